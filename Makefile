@@ -1,0 +1,43 @@
+# make demo | make test | make check are the whole ritual; `make help` lists every target.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench slow clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "contraux needs Python >= 3.10, found " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jobs,contrib,atari,dev]'
+	mkdir -p .dev && ln -sfn .. .dev/contraux
+	touch $(STAMP)
+
+install: $(STAMP) ## create .venv and install everything pinned in constraints.txt
+
+demo: $(STAMP) ## the paired comparison on noisy CartPole, then CURL on Boxing from pixels
+	$(BIN)/contraux compare experiment=noisy_cartpole
+	$(BIN)/contraux rl experiment=boxing_curl
+
+test: $(STAMP) ## the test suite
+	$(BIN)/python -m pytest
+
+slow: $(STAMP) ## evidence runs of minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP) ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## cost of the auxiliary beside the same algorithm without it
+	$(BIN)/python benchmarks/overhead.py
+
+clean: ## remove the environment and the runs
+	rm -rf $(VENV) .dev build dist *.egg-info runs

@@ -1,0 +1,143 @@
+"""`contraux <job> …`: hands the rest of the line to that job's Hydra main, and says in one sentence what was wrong.
+
+Only Hydra is imported here; what a job needs is imported when it runs, so that help and tab completion stay quick.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from . import __version__
+
+CONFIGS = "pkg://contraux.configs"
+
+# `objective=none` is an option of the command line alone: every file of configs/objective/ is a preset.
+ConfigStore.instance().store(group="objective", name="none", node={"source": None, "module": None})
+
+
+DEBUG = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def rl(cfg: DictConfig) -> None:
+    """Train one agent; a mistake of the user's ends the process, except in a sweep, which goes on with the others."""
+    from .agents.job import main
+
+    try:
+        main(cfg)
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        report("rl", error)
+
+
+def compare(cfg: DictConfig) -> None:
+    """Train one run of a comparison; `contraux.agents.compare` calls it for every arm and seed."""
+    from .agents.compare import run_arm
+
+    run_arm(cfg)
+
+
+class Job(NamedTuple):
+    """What one word of the command line stands for."""
+
+    task: Callable[[DictConfig], None]
+    summary: str
+
+
+JOBS = {
+    "rl": Job(rl, "train one Stable-Baselines3 agent, with a contrastive auxiliary or without"),
+    "compare": Job(compare, "train the arms of an experiment over the same seeds, and say what differs"),
+}
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and a sentence on a user's mistake, 130 when interrupted."""
+    program, *words = sys.argv
+    if words and words[0] in ("-sc", "--shell-completion"):
+        complete(words)
+    elif not words or words[0] in ("-h", "--help"):
+        print(usage())
+    elif words[0] == "--version":
+        print(f"contraux {__version__}")
+    elif words[0] not in JOBS:
+        from .command_line import nearest
+
+        fail(nearest("job", words[0], JOBS))
+    else:
+        sys.argv = [program, *words[1:]]
+        run(words[0])
+
+
+def usage() -> str:
+    """Return what `contraux --help` prints."""
+    jobs = "\n".join(f"  {name:<10}{job.summary}" for name, job in JOBS.items())
+    return (
+        "contraux <job> [group=option ...] [key=value ...]\n\n"
+        f"Jobs\n{jobs}\n\n"
+        "contraux <job> --help    groups, keys and examples of a job\n"
+        "contraux --version       the version\n"
+        'eval "$(contraux -sc install=bash)"   tab completion'
+    )
+
+
+def run(name: str) -> None:
+    """Run a job on `sys.argv`, whose first word after the program was its name."""
+    from .command_line import prepare
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, for us to explain, instead of printing them
+    try:
+        sys.argv[1:] = prepare(name, sys.argv[1:])
+        hydra_main(name)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        report(name, error)
+
+
+def report(name: str, error: Exception) -> None:
+    """Exit with a sentence if the user can mend the error; raise it otherwise, or with HYDRA_FULL_ERROR=1."""
+    from .command_line import explain
+
+    text = None if DEBUG else explain(name, sys.argv[1:], error)
+    if text is None:
+        raise error
+    fail(text)
+
+
+def hydra_main(name: str) -> None:
+    """Hand `sys.argv` to Hydra, with the job's config and task."""
+    hydra.main(version_base="1.3", config_path=CONFIGS, config_name=name)(JOBS[name].task)()
+
+
+def complete(words: list[str]) -> None:
+    """Answer `-sc install=…`, `-sc uninstall=…` and the shell's `-sc query=…`, which asks about `COMP_LINE`."""
+    name = "rl"
+    if any(word.startswith("query=") for word in words):
+        line = os.environ.get("COMP_LINE", "").split(" ")
+        typed = [word for word in line[1:] if word]
+        if len(typed) < 2 and (not typed or line[-1]):
+            start = typed[0] if typed else ""
+            print(" ".join(word for word in (*JOBS, "--help", "--version") if word.startswith(start)))
+            return
+        if typed[0] not in JOBS:
+            return
+        name = typed[0]
+        os.environ["COMP_LINE"] = " ".join(["contraux", *typed[1:], *([] if line[-1] else [""])])
+    hydra_main(name)
+
+
+def fail(text: str) -> None:
+    """Print a sentence on standard error and exit with 2."""
+    print(f"contraux: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One SB3 or sb3-contrib model from plain arguments: what `configs/agent/*.yaml` describes."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecEnv
+
+from ..clrl import ContrastiveAuxiliary, vector_encoder
+from .auxiliary import with_auxiliary
+
+
+def make_agent(
+    algorithm: type[BaseAlgorithm],
+    env: VecEnv,
+    *,
+    auxiliary: ContrastiveAuxiliary | None = None,
+    policy: str | None = None,
+    policy_kwargs: Mapping[str, Any] | None = None,
+    **hyperparameters: Any,
+) -> BaseAlgorithm:
+    """Return `algorithm(policy, env, ...)` with a policy that suits the observations and an encoder that can learn.
+
+    Args:
+        algorithm: class of the model.
+        env: its training environments.
+        auxiliary: what the model trains with beside its own objective; None makes the plain algorithm.
+        policy: alias of a policy; None chooses MultiInput for Dict observations, Cnn for images, else Mlp.
+        policy_kwargs: arguments of the policy. Without images they are laid over `contraux.clrl.vector_encoder()`,
+            since SB3's own encoder of vectors has no parameters, which no objective could train.
+        hyperparameters: what else the algorithm takes; lists become tuples (`train_freq: [1, episode]`).
+
+    Raises:
+        ValueError: an argument the algorithm does not take (with the nearest it does), or one that it refuses.
+    """
+    check_arguments(algorithm, hyperparameters)
+    policy = policy or suitable_policy(algorithm, env.observation_space)
+    policy_kwargs = dict(policy_kwargs or {})
+    if not has_images(env.observation_space):
+        policy_kwargs = {**vector_encoder(), **policy_kwargs}
+    hyperparameters = {name: tuple(x) if isinstance(x, list) else x for name, x in hyperparameters.items()}
+    if auxiliary is not None:
+        hyperparameters["auxiliary"] = auxiliary
+    kind = algorithm if auxiliary is None else with_auxiliary(algorithm)
+    try:
+        return kind(policy, env, policy_kwargs=policy_kwargs, **hyperparameters)
+    except AssertionError as error:  # SB3 states what it does not support this way
+        raise ValueError(f"{algorithm.__name__}: {error}") from error
+
+
+def check_arguments(algorithm: type[BaseAlgorithm], arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError for an argument the algorithm does not take, or for text where its default is a number."""
+    accepted = inspect.signature(algorithm).parameters
+    for name, value in arguments.items():
+        if name not in accepted:
+            near = difflib.get_close_matches(name, accepted, n=3)
+            hint = f"the nearest are {', '.join(near)}" if near else f"it takes {', '.join(accepted)}"
+            raise ValueError(f"{algorithm.__name__} takes no argument {name!r}: {hint}")
+        default = accepted[name].default
+        if isinstance(default, int | float) and isinstance(value, str):
+            kind = "true or false" if isinstance(default, bool) else "a number"
+            raise ValueError(f"agent.{name} must be {kind}, got {value!r}")
+
+
+def suitable_policy(algorithm: type[BaseAlgorithm], space: spaces.Space[Any]) -> str:
+    """Return the alias of the algorithm's policy for this observation space; ValueError where it has none."""
+    kind = "MultiInput" if isinstance(space, spaces.Dict) else "Cnn" if has_images(space) else "Mlp"
+    for alias in algorithm.policy_aliases:
+        if alias.startswith(kind):
+            return alias
+    raise ValueError(
+        f"{algorithm.__name__} has no {kind} policy for observations {space}, only "
+        f"{', '.join(algorithm.policy_aliases)}: choose another agent"
+    )
+
+
+def has_images(space: spaces.Space[Any]) -> bool:
+    """Return whether an observation is an image or, in a Dict, has one."""
+    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return any(is_image_space(leaf) for leaf in leaves)

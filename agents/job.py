@@ -1,0 +1,218 @@
+"""`contraux rl`: train one agent into one run folder. `configs/rl.yaml` describes what it reads."""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from ..clrl import ContrastiveAuxiliary
+from ..core.check import number, whole
+from .agent import make_agent
+from .auxiliary import with_auxiliary
+from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from .provenance import versions
+from .recording import Checkpoints, Clock, Episodes, ProgressBar, Stop, go_on_with_evaluations, progress_logger
+from .result import completed, read_episodes, show
+
+INTERRUPTED = 130  # exit code after SIGINT, as shells have it
+
+
+def main(cfg: DictConfig) -> dict[str, Any]:
+    """Instantiate what the config describes, train, and leave `result.json` in Hydra's output folder.
+
+    Raises:
+        ValueError: a value breaks its rule; the sentence says which.
+        SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
+    """
+    run = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.threads is not None:
+        torch.set_num_threads(whole("threads", cfg.threads, 1))
+    identity = {"arm": cfg.get("arm"), "seed": cfg.seed, "steps": cfg.steps}
+    if not cfg.resume:
+        refuse_used(run)
+        write_json(run / "versions.json", versions())
+    OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
+    write_json(run / "result.json", {"status": "running", **identity})
+    try:
+        result = train(run, **instantiate(cfg), resume=bool(cfg.resume))
+    except Exception as error:
+        failure = {"status": "failed", **identity, "error": f"{type(error).__name__}: {sentence(error)}"}
+        write_json(run / "result.json", failure)
+        raise
+    result = {**result, **identity}
+    write_json(run / "result.json", result)
+    show(run, result)
+    if result["status"] == "interrupted":
+        raise SystemExit(INTERRUPTED)
+    return result
+
+
+def instantiate(cfg: DictConfig) -> dict[str, Any]:
+    """Turn a config into the arguments of :func:`train`, and check its header."""
+    whole("seed", cfg.seed)
+    whole("steps", cfg.steps, 1)
+    number("weight", cfg.weight, low=0)
+    algorithm = cfg.agent.algorithm.get("path", "")
+    if algorithm.startswith("sb3_contrib") and importlib.util.find_spec("sb3_contrib") is None:
+        raise ValueError(f"{algorithm} needs sb3-contrib, which is not installed: pip install 'contraux[contrib]'")
+    agent = hydra.utils.instantiate(cfg.agent, _convert_="all")
+    plain = cfg.objective is None or cfg.objective.module is None
+    augmentation = hydra.utils.instantiate(cfg.augmentation)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    return {
+        "make_env": hydra.utils.instantiate(cfg.env, _convert_="all"),
+        "algorithm": agent.pop("algorithm"),
+        "learn": agent.pop("learn", {}),
+        "evaluation_callback": agent.pop("evaluation_callback", EvalCallback),
+        "agent": {**agent, "device": cfg.device},
+        "auxiliary": None if plain else hydra.utils.instantiate(cfg.auxiliary),
+        "callbacks": [augmentation] if isinstance(augmentation, BaseCallback) else [],
+        "steps": cfg.steps,
+        "seed": cfg.seed,
+        "evaluate_every": steps_or_none("evaluation.every", cfg.evaluation.every),
+        "evaluation_episodes": whole("evaluation.episodes", cfg.evaluation.episodes, 1),
+        "checkpoint_every": steps_or_none("checkpoint.every", cfg.checkpoint.every),
+        "keep_replay_buffer": cfg.checkpoint.replay_buffer,
+        "tensorboard": cfg.tensorboard,
+        "progress_bar": (os.isatty(2) if cfg.progress_bar is None else cfg.progress_bar) and not sweep,
+    }
+
+
+def train(
+    run: Path,
+    *,
+    make_env: Callable[..., VecEnv],
+    algorithm: type[BaseAlgorithm],
+    agent: Mapping[str, Any],
+    learn: Mapping[str, Any],
+    auxiliary: ContrastiveAuxiliary | None,
+    callbacks: list[BaseCallback],
+    steps: int,
+    seed: int,
+    evaluation_callback: type[EvalCallback],
+    evaluate_every: int | None,
+    evaluation_episodes: int,
+    checkpoint_every: int | None,
+    keep_replay_buffer: bool,
+    tensorboard: bool,
+    progress_bar: bool,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train until the model has taken `steps` steps, or was told to stop; write everything but `result.json` into `run`.
+
+    Nothing here draws from a global generator, so that runs which differ only in what the auxiliary does to the weights
+    stay bit-identical. With `resume`, model, auxiliary, replay buffer and global generators go on from the checkpoint in
+    `run`; environments do not, and start new episodes from a seed of their own.
+
+    Returns:
+        What `result.json` holds: status, returns, area, times, and a hash of the policy's final weights.
+    """
+    env = make_env(seed=seed)
+    if resume:
+        kind = algorithm if auxiliary is None else with_auxiliary(algorithm)
+        model = load_checkpoint(kind, run, env, agent["device"])
+        if model.num_timesteps >= steps:
+            raise ValueError(f"{run} has taken {model.num_timesteps} of {steps} steps: give steps=MORE to go on")
+        env.seed(derived_seed(seed, "resumed", model.num_timesteps))
+    else:
+        model = make_agent(algorithm, env, auxiliary=auxiliary, seed=seed, **agent)
+    until = model.num_timesteps if resume else None
+    model.set_logger(progress_logger(run, tensorboard=tensorboard, until=until))
+
+    evaluation_env = make_env(seed=derived_seed(seed, "evaluation"), n_envs=min(env.num_envs, evaluation_episodes))
+    evaluation = evaluation_callback(
+        evaluation_env,
+        n_eval_episodes=evaluation_episodes,
+        eval_freq=max(evaluate_every // env.num_envs, 1) if evaluate_every else 0,
+        log_path=str(run),
+        verbose=0,
+    )
+    if until is not None:
+        go_on_with_evaluations(evaluation, run / "evaluations.npz", until)
+    stop, bar = Stop(), ProgressBar()
+    recorders = [Episodes(run / "episodes.csv", until), evaluation]
+    checkpoints = Checkpoints(run, checkpoint_every, replay_buffer=keep_replay_buffer)
+    everything = [*callbacks, *recorders, checkpoints, stop, *([bar] if progress_bar else [])]
+    begun = model.num_timesteps
+    try:
+        with stop.listening(), Clock() as clock:
+            model.learn(steps - begun, everything, reset_num_timesteps=not resume, **learn)
+        interrupted = stop.reason is not None
+        if not interrupted:
+            evaluation.eval_freq = 1
+            evaluation_env.seed(derived_seed(seed, "final evaluation"))
+            evaluation.on_step()
+        save_checkpoint(model, run, replay_buffer=keep_replay_buffer)
+    finally:
+        bar.close()
+        model.logger.close()
+        env.close()
+        evaluation_env.close()
+    speed = {
+        "seconds": round(clock.wall, 3),
+        "cpu_seconds": round(clock.cpu, 3),
+        "steps_per_second": round((model.num_timesteps - begun) / clock.wall, 1),
+        "resumed_at": until,
+    }
+    if interrupted:
+        return {"status": "interrupted", "by": stop.reason, "taken_steps": model.num_timesteps, **speed}
+    returns = np.asarray(evaluation.evaluations_results[-1])
+    learning = completed(*read_episodes(run / "episodes.csv"), steps=model.num_timesteps, evaluation=returns)
+    return {"status": "completed", "taken_steps": model.num_timesteps, **learning, "weights": weights(model), **speed}
+
+
+def weights(model: BaseAlgorithm) -> str:
+    """Return the SHA-256 of every tensor of the policy, targets included: equal for bit-identical weights only."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.policy.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def derived_seed(seed: int, purpose: str, step: int = 0) -> int:
+    """Return a seed for another purpose than training, independent of it and of every neighbouring seed."""
+    words = np.frombuffer(purpose.encode().ljust(32), dtype=np.uint32).tolist()
+    return int(np.random.SeedSequence([seed, step, *words]).generate_state(1)[0] >> 1)  # SB3 adds the rank: stay < 2^32
+
+
+def refuse_used(run: Path) -> None:
+    """Raise ValueError where a folder already holds a run that one could go on with, so that none is overwritten."""
+    if (run / "result.json").exists():
+        status = json.loads((run / "result.json").read_text())["status"]
+        if status == "completed" or has_checkpoint(run):
+            raise ValueError(
+                f"{run} already holds a run ({status}): resume={run} goes on with it, or give another hydra.run.dir"
+            )
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as JSON, atomically."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def steps_or_none(name: str, value: Any) -> int | None:
+    """Return a number of steps >= 1, or None for never."""
+    return None if value is None else whole(name, value, 1)
+
+
+def sentence(error: BaseException) -> str:
+    """Return what an error says, without Hydra's wrapping around what a constructor raised."""
+    while isinstance(error, hydra.errors.InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)

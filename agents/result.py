@@ -1,0 +1,85 @@
+"""What a run found, in numbers: returns from its episodes, and the few lines that are printed at its end."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+WINDOW = 100  # episodes a return is averaged over
+CHECKPOINTS = 5  # equally spaced steps the area under the learning curve is the mean of
+
+
+def read_episodes(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(E,)` steps and `(E,)` returns of the episodes in an `episodes.csv`, in the order they ended."""
+    with path.open(newline="") as file:
+        rows = [(float(row["step"]), float(row["return"])) for row in csv.DictReader(file)]
+    steps, returns = np.array(rows, dtype=float).reshape(-1, 2).T
+    return steps, returns
+
+
+def learning_curve(steps: np.ndarray, returns: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return, for each step in `at`, the mean return of the last 100 episodes that had ended by then.
+
+    Args:
+        steps: `(E,)`, non-decreasing, when each episode ended.
+        returns: `(E,)`, its return.
+        at: `(A,)` steps to look at.
+
+    Returns:
+        `(A,)`; NaN where no episode had ended.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(returns)])
+    ended = np.searchsorted(steps, at, side="right")
+    first = np.maximum(ended - WINDOW, 0)
+    counts = ended - first
+    return np.where(counts > 0, (sums[ended] - sums[first]) / np.maximum(counts, 1), np.nan)
+
+
+def completed(episode_steps: np.ndarray, returns: np.ndarray, *, steps: int, evaluation: np.ndarray) -> dict[str, Any]:
+    """Return the numbers of a completed run; None stands for one that has no episode to be computed from.
+
+    `final_return` is the mean of the last 100 training episodes, `area` the mean of the learning curve at a fifth, two
+    fifths, … of the run, `evaluation` mean and standard deviation of the last deterministic evaluation.
+    """
+    at = np.linspace(0, steps, CHECKPOINTS + 1)[1:]
+    curve = learning_curve(episode_steps, returns, at)
+    area = float(np.nanmean(curve)) if np.isfinite(curve).any() else None
+    return {
+        "final_return": float(np.mean(returns[-WINDOW:])) if len(returns) else None,
+        "area": area,
+        "evaluation": {"mean": float(evaluation.mean()), "sd": float(evaluation.std()), "episodes": evaluation.size},
+        "episodes": len(returns),
+    }
+
+
+def show(run: Path, result: dict[str, Any]) -> None:
+    """Print what a run found and where it lies."""
+    console = Console(highlight=False)
+    if result["status"] == "interrupted":
+        console.print(
+            f"stopped by {result['by']} after {result['taken_steps']} of {result['steps']} steps; a checkpoint is saved. "
+            f"To go on:\n  contraux rl resume={run}",
+            soft_wrap=True,
+        )
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    evaluation = result["evaluation"]
+    rows = {
+        "return, last 100 training episodes": number(result["final_return"]),
+        "area under the learning curve": number(result["area"]),
+        f"evaluation, {evaluation['episodes']} episodes": f"{evaluation['mean']:.1f} ± {evaluation['sd']:.1f}",
+        "steps": f"{result['taken_steps']} in {result['seconds']:.0f} s, {result['steps_per_second']:.0f} steps/s",
+        "model": str(run / "checkpoint" / "model.zip"),
+        "everything else": str(run),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table, soft_wrap=True)
+
+
+def number(value: float | None) -> str:
+    """Return a number with one decimal, or a dash for one that is missing."""
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,316 @@
+"""The one seam into Stable-Baselines3: a callback that joins a contrastive auxiliary to whatever trains an encoder."""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
+
+from ..core.check import choice, number, whole
+from ..core.preset import build, preset
+from . import sidecar
+from .auxiliary_step import AuxiliaryStep, StepSettings
+from .discovery import choose_encoders
+from .host_store import make_store
+from .observations import Observer
+from .sources import ObservationPairs
+from .stores import ReplayRows
+from .watch import watch
+
+_FALLBACK_BATCH = 256
+
+
+class ContrastiveAuxiliary(BaseCallback):
+    """Trains the encoder of any Stable-Baselines3 or sb3-contrib algorithm with a contrastive objective beside its own.
+
+    At every `every`-th step of the optimizer that owns the encoder it draws its own batch, from the replay buffer or,
+    where there is none, from a ring buffer it fills during rollouts, and lets the clipped, weighted gradient into that
+    step (`mode="joint"`) or takes a step of its own right after it (`mode="separate"`, as CURL and ATC do). Heads have
+    their own Adam in either mode and are trained on the unweighted loss, so that `weight=0` only watches: the host's
+    weights stay those of a run without the callback, to the last bit.
+
+    Metrics go to the model's logger under `auxiliary/`.
+
+    Args:
+        objective: a preset's name (`configs/objective/*.yaml`), a config with the same two keys `source` and `module`,
+            or an objective module, which is then fed pairs (o_t, o_{t+1}).
+        weight: of the auxiliary's gradient, finite, >= 0. In separate mode it scales the encoder's learning rate.
+        mode: `joint` or `separate`.
+        encoder: `critic`, `actor` or `all`: whose encoder; one that both share has both roles.
+        every: take part in every n-th step of the host's optimizer, an integer >= 1.
+        batch_size: windows per update; None takes the model's own batch size, or 256 where it has none.
+        buffer_size: frames the ring buffer holds over all environments (unused with a replay buffer).
+        learning_rate: of the heads, and of the encoder in separate mode; None follows the host's.
+        max_grad_norm: the auxiliary's own gradient is clipped to this norm before it is weighted; None never clips.
+        k: steps from query to key; None leaves it to the objective.
+        seed: of heads, batches and views; None takes the model's seed, or a fresh one where it has none.
+        verbose: Stable-Baselines3's verbosity.
+
+    Raises:
+        ValueError: when made, a value breaks its rule or the preset is unknown; when `learn` starts, the model has no
+            trained encoder of that role; while it learns, no episode seen was longer than k.
+    """
+
+    def __init__(
+        self,
+        objective: str | Mapping[str, Any] | DictConfig | nn.Module = "temporal",
+        weight: float = 1.0,
+        *,
+        mode: str = "joint",
+        encoder: str = "critic",
+        every: int = 1,
+        batch_size: int | None = None,
+        buffer_size: int = 20_000,
+        learning_rate: float | None = None,
+        max_grad_norm: float | None = 0.5,
+        k: int | None = None,
+        seed: int | None = None,
+        verbose: int = 0,
+    ):
+        super().__init__(verbose)
+        self.weight = number("weight", weight, 0.0)
+        self.mode = choice("mode", mode, ("joint", "separate"))
+        self.encoder = choice("encoder", encoder, ("critic", "actor", "all"))
+        self.every = whole("every", every, 1)
+        self.batch_size = None if batch_size is None else whole("batch_size", batch_size, 2)
+        self.buffer_size = whole("buffer_size", buffer_size, 2)
+        self.learning_rate = None if learning_rate is None else number("learning_rate", learning_rate, 0.0, above=True)
+        self.max_grad_norm = None if max_grad_norm is None else number("max_grad_norm", max_grad_norm, 0.0, above=True)
+        self.seed = None if seed is None else whole("seed", seed, 0)
+        self.k = None if k is None else whole("k", k, 0)
+        self.name = objective if isinstance(objective, str) else "custom"
+        self.config, self.module = self._resolve(objective)
+        self.generator = torch.Generator()
+        self.steps: dict[str, AuxiliaryStep] = {}
+        self._owner: BaseAlgorithm | None = None
+        self._learn: Any = None
+        self._restored: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+        self._trusted = True  # False once the config came out of a file
+
+    def _resolve(self, objective: Any) -> tuple[DictConfig | None, nn.Module | None]:
+        if isinstance(objective, nn.Module):
+            return None, objective
+        config = preset(objective) if isinstance(objective, str) else OmegaConf.create(objective)
+        if not isinstance(config, DictConfig) or not {"source", "module"} <= set(config):
+            raise ValueError(
+                f"objective must be a preset's name, a config with the keys source and module, or an nn.Module, "
+                f"got {objective!r}"
+            )
+        config = copy.deepcopy(config)
+        if self.k is not None:
+            config.source.k = self.k
+        return config, None
+
+    # --- what Stable-Baselines3 calls ---------------------------------------------------------------------------------
+
+    def _init_callback(self) -> None:
+        if self._owner is not None and self._owner is not self.model:
+            raise ValueError(
+                f"a ContrastiveAuxiliary serves one model, got a second {type(self.model).__name__}: make a new one "
+                "for a new model, or ContrastiveAuxiliary.load(path) to go on with what was saved beside a model"
+            )
+        if self._owner is None:
+            self._build()
+            self._owner = self.model
+        watch(self.model, self, f"a contrastive auxiliary ({self.name})")
+
+    def _on_training_start(self) -> None:
+        self._learn = self.model.start_time
+        self.store.interrupt()
+        self._updates_at_start = self.updates
+
+    def _on_step(self) -> bool:
+        if isinstance(self.store, ReplayRows):
+            self.store.before_add()
+        else:
+            acted_on = cast(np.ndarray, self.model._last_obs)  # or a dict of arrays; set before any step
+            self.store.add(self.observer.split(acted_on), np.asarray(self.locals["dones"], dtype=bool))
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.updates == self._updates_at_start and self.verbose:
+            print(f"auxiliary: no update took part in this learn() ({self.model.num_timesteps} timesteps)")
+
+    # --- building and attaching ---------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        model = self.model
+        policy = model.policy
+        chosen = choose_encoders(model, self.encoder)
+        self.observer = Observer(policy.observation_space, policy.normalize_images, model.device)
+        self.store = make_store(model, self.observer, self.buffer_size)
+        seed = next(s for s in (self.seed, model.seed, int(torch.Generator().seed() % 2**31)) if s is not None)
+        self.generator.manual_seed(seed)
+        settings = StepSettings(
+            self.weight, self.mode, self.every, self._host_batch(), self.learning_rate, self.max_grad_norm
+        )
+        with _own_initialisation(seed):
+            for host, optimizer in chosen:
+                objective = self._make_objective(host.module).to(model.device)
+                source = self._make_source(host.module).to(model.device)
+                self.steps[host.names[0]] = AuxiliaryStep(host.module, optimizer, source, objective, settings)
+        if self._restored is not None:
+            self._restore(*self._restored)
+            self._restored = None
+
+    def _host_batch(self) -> int:
+        return self.batch_size or getattr(self.model, "batch_size", None) or _FALLBACK_BATCH
+
+    def _make_source(self, encoder: nn.Module) -> Any:
+        if self.config is None:
+            return ObservationPairs(encoder, self.observer, k=1 if self.k is None else self.k)
+        return build(self.config.source, trusted=self._trusted)(encoder, self.observer)
+
+    def _make_objective(self, encoder: nn.Module) -> Any:
+        if self.config is None:
+            return copy.deepcopy(self.module) if self.encoder == "all" else self.module
+        return build(self.config.module, trusted=self._trusted)(encoder.features_dim)
+
+    def attached(self, model: BaseAlgorithm) -> Any:
+        """See :class:`~contraux.clrl.watch.Attachment`."""
+        return self._hooked() if model is self.model and model.start_time == self._learn else None
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for step in self.steps.values():
+                stack.enter_context(step.attached(self.store, self.generator))
+            yield
+        self._log()
+
+    def _log(self) -> None:
+        for name, step in self.steps.items():
+            prefix = "auxiliary/" if len(self.steps) == 1 else f"auxiliary/{name}/"
+            for metric, value in step.take_metrics().items():
+                self.logger.record(prefix + metric, value)
+            self.logger.record(prefix + "updates", step.updates, exclude="tensorboard")
+
+    @property
+    def updates(self) -> int:
+        """Auxiliary updates made so far, over all encoders."""
+        return sum(step.updates for step in self.steps.values())
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], *, include_buffer: bool = True) -> None:
+        """Save heads, momentum copies, queue, ring buffer, optimizer and random state beside a model, atomically.
+
+        Args:
+            path: where the model is saved, with or without `.zip`; the file is called `….auxiliary.safetensors`.
+            include_buffer: whether the ring buffer goes along.
+
+        Raises:
+            ValueError: the auxiliary has not been part of a `learn` yet.
+        """
+        if self._owner is None and self._restored is None:
+            raise ValueError("an auxiliary can be saved once it was part of learn(), got one that never was")
+        sidecar.write(sidecar.sidecar_path(path), *self.state(include_buffer=include_buffer))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        objective: nn.Module | None = None,
+        trusted: bool = False,
+    ) -> "ContrastiveAuxiliary":
+        """Make the auxiliary that was saved beside a model; the state is put in place when `learn` starts.
+
+        Args:
+            path: where the model is saved.
+            objective: needed if the auxiliary was made from an objective module, whose code no file holds.
+            trusted: whether a config that names code outside contraux may run.
+
+        Raises:
+            FileNotFoundError: nothing was saved there.
+            ValueError: the file is no sidecar, or an objective module is missing.
+        """
+        tensors, values = sidecar.read(sidecar.sidecar_path(path))
+        return cls.from_state(tensors, values, objective=objective, trusted=trusted)
+
+    @classmethod
+    def from_state(
+        cls,
+        tensors: dict[str, torch.Tensor],
+        values: dict[str, Any],
+        *,
+        objective: nn.Module | None = None,
+        trusted: bool = False,
+    ) -> "ContrastiveAuxiliary":
+        """Make an auxiliary from what :meth:`state` returned; see :meth:`load`."""
+        if objective is None and values["objective"] is None:
+            raise ValueError(
+                "the auxiliary was made from an objective module, whose code is not saved, got objective=None: "
+                "pass the module again, ContrastiveAuxiliary.load(path, objective=…)"
+            )
+        auxiliary = cls(values["objective"] if objective is None else objective, **values["settings"])
+        auxiliary.name = values["name"]
+        auxiliary._restored = (tensors, values) if "encoders" in values else None
+        auxiliary._trusted = trusted or objective is not None
+        return auxiliary
+
+    def state(self, *, include_buffer: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Everything `learn` needs to go on, as tensors by name and plain values; before it, the settings alone."""
+        if self._restored is not None:
+            return self._restored
+        tensors: dict[str, torch.Tensor] = {}
+        values: dict[str, Any] = {
+            "name": self.name,
+            "objective": None if self.config is None else OmegaConf.to_container(self.config, resolve=True),
+            "settings": {
+                name: getattr(self, name)
+                for name in (
+                    "weight", "mode", "encoder", "every", "batch_size", "buffer_size", "learning_rate", "max_grad_norm",
+                    "k", "seed",
+                )
+            },
+        }  # fmt: skip
+        if not self.steps:
+            return tensors, values
+        tensors["generator"], values["encoders"] = self.generator.get_state(), {}
+        for name, step in self.steps.items():
+            step_tensors, values["encoders"][name] = step.state()
+            tensors |= {f"{name}/{key}": value for key, value in step_tensors.items()}
+        if include_buffer:
+            ring_tensors, values["store"] = self.store.state()
+            tensors |= {f"store/{key}": value for key, value in ring_tensors.items()}
+        return tensors, values
+
+    def _restore(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        if set(values["encoders"]) != set(self.steps):
+            raise ValueError(
+                f"the saved auxiliary must belong to the encoders {sorted(self.steps)} of this model, "
+                f"got one for {sorted(values['encoders'])}"
+            )
+        self.generator.set_state(tensors["generator"])
+        for name, step in self.steps.items():
+            step.load_state(_below(tensors, f"{name}/"), values["encoders"][name])
+        if "store" in values:
+            if values["store"]["kind"] != self.store.kind:
+                raise ValueError(
+                    f"the saved auxiliary must draw from a {self.store.kind} as this model does, "
+                    f"got one that drew from a {values['store']['kind']}"
+                )
+            self.store.load_state(_below(tensors, "store/"), values["store"])
+
+
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _own_initialisation(seed: int) -> Iterator[None]:
+    """Initialise heads from their own seed and leave the global random state, the host's, as it was."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,48 @@
+"""Choose where windows come from: the host's replay buffer if it has one, else a ring buffer of our own."""
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
+
+from .observations import Observer
+from .stores import ReplayRows, RingBuffer
+from .stores.ring import Leaf
+
+
+def make_store(model: BaseAlgorithm, observer: Observer, buffer_size: int) -> ReplayRows | RingBuffer:
+    """The store for this model.
+
+    Args:
+        model: the host, with its environment set.
+        observer: its observation space.
+        buffer_size: frames a ring buffer holds over all environments.
+    """
+    replay = getattr(model, "replay_buffer", None)
+    if replay is not None and ReplayRows.readable(replay):
+        return ReplayRows(replay, model.get_vec_normalize_env())
+    env = model.get_env()
+    n_frames = 1 if env is None else stacked_frames(env)
+    leaves = {}
+    for name, space in observer.leaves.items():
+        shape = observer.shape(name)
+        image = observer.kinds[name] == "image"
+        stacked = image and n_frames > 1 and shape[0] % n_frames == 0
+        # A host that normalises images' values itself hands on floats whatever its space says.
+        dtype = np.dtype(np.float32) if model.get_vec_normalize_env() is not None and not image else space.dtype
+        leaves[name] = Leaf(shape, np.dtype(dtype or np.float32), n_frames if stacked else 1)
+    return RingBuffer(buffer_size, model.n_envs, leaves)
+
+
+def stacked_frames(env: VecEnv) -> int:
+    """How many frames an observation stacks: `VecFrameStack`'s, or gymnasium's `FrameStackObservation`'s, or 1."""
+    inner: Any = env
+    while isinstance(inner, VecEnvWrapper):
+        if isinstance(inner, VecFrameStack):
+            return int(inner.stacked_obs.n_stack)
+        inner = inner.venv
+    try:
+        return int(inner.get_attr("stack_size", indices=[0])[0])
+    except AttributeError:
+        return 1

@@ -1,0 +1,152 @@
+"""What `contraux` does to a command line before Hydra reads it, and how it explains what Hydra could not make of it."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+CONFIGS = "contraux.configs"
+RESUMABLE = ("steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
+
+
+def prepare(job: str, words: list[str]) -> list[str]:
+    """Return the words of a job's line as Hydra is to see them.
+
+    * `env=<a Gymnasium id>` becomes the generic option and its `env.id`;
+    * `resume=FOLDER` takes the configuration from that folder and writes into it again;
+    * `contraux compare …` becomes a multirun over arms and seeds.
+
+    Raises:
+        ValueError: an unknown id, a folder that holds no run, or a key that must not change when resuming.
+    """
+    words = [new for word in words for new in _env(word)]
+    folder = next((word.partition("=")[2] for word in words if re.match(r"resume=(?!null$).", word)), None)
+    if folder is not None:
+        return _resume(Path(folder.strip("'\"")), words)
+    shows = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version")
+    if job == "compare" and not any(word.split("=")[0] in shows for word in words):
+        from .agents.compare import register
+
+        register()
+        return ["--multirun", "hydra/sweeper=arms", *words]
+    return words
+
+
+def _env(word: str) -> list[str]:
+    value = word.removeprefix("env=")
+    options = set(group_options("env"))
+    if value in (word, "", "???") or set(value.split(",")) <= options:
+        return [word]
+    from .agents.environments import group_override
+
+    return group_override(value, options)
+
+
+def _resume(folder: Path, words: list[str]) -> list[str]:
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"resume must be a run folder, which has a config.yaml, got {str(folder)!r}")
+    for word in words:
+        if not word.startswith(("resume=", "-")) and word.split("=")[0].split(".")[0] not in RESUMABLE:
+            raise ValueError(
+                f"a resumed run keeps its settings; beside resume only {', '.join(RESUMABLE)} may be given, got {word!r}"
+            )
+    here = [f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=none"]
+    return ["--config-dir", str(folder), "--config-name", "config", *words, *here]
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", r"\'") + "'"
+
+
+def group_options(group: str) -> list[str]:
+    """Return the names of a group's YAML files, sorted."""
+    folder = files(CONFIGS).joinpath(*group.split("/"))
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def explain(job: str, words: list[str], error: BaseException) -> str | None:
+    """Return a sentence for what the user can mend; None for an error that needs its traceback."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return _instantiation(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return nearest(f"{group} option", option, error.options)
+    if isinstance(error, OverrideParseException):
+        what = str(error).splitlines()[0]
+        return f"cannot read {error.override!r} ({what}): quote a value with signs in it, \"key='a=b'\""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} must be given: {error.full_key}=…"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        key = re.match(r"Could not override '([^']+)'", str(error))
+        if key is not None:
+            return nearest_key(key[1], _keys(job, words))
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            return _joined(f"{error} {error.__cause__}")
+        return _joined(str(error))
+    return str(error) if type(error) is ValueError else None
+
+
+def _instantiation(error: InstantiationException) -> str | None:
+    cause: BaseException = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ValueError):
+        return str(cause)
+    where = re.search(r"full_key: (\S+)", str(error))
+    return f"{type(cause).__name__}: {_joined(str(cause))}" + (f" (at {where[1]})" if where else "")
+
+
+def _joined(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _keys(job: str, words: list[str]) -> list[str]:
+    """Return every dotted key of the job's config with the groups the line chooses, and the groups themselves."""
+    from hydra import compose, initialize_config_module
+
+    folder = files(CONFIGS)
+    groups = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
+    chosen = [word for word in words if word.split("=")[0] in groups and "," not in word]
+    with initialize_config_module(CONFIGS, version_base="1.3"):
+        config = compose(job, chosen)
+    return [*groups, *_dotted(OmegaConf.to_container(config), "")]
+
+
+def _dotted(node: Any, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(child, f"{prefix}{key}.")
+
+
+def nearest(kind: str, found: str, known: Iterable[str]) -> str:
+    """Return a sentence that says what was not known and names the nearest of what is."""
+    known = list(known)
+    near = difflib.get_close_matches(found, known, n=3, cutoff=0.6)
+    return f"unknown {kind} {found!r}: {_hint(near, known)}"
+
+
+def nearest_key(found: str, known: Iterable[str]) -> str:
+    """Like :func:`nearest` for dotted keys: `n_epoch` finds `agent.n_epochs`, and what stands before counts less."""
+    known = list(known)
+    likeness = {key: _likeness(found, key) for key in known}
+    best = max(likeness.values())
+    near = [key for key in sorted(known, key=lambda key: -likeness[key]) if likeness[key] > max(0.6, best - 0.1)]
+    shown = [key for key in known if "." not in key and not key.startswith("_")]
+    return f"unknown key {found!r}: {_hint(near[:3], shown)}"
+
+
+def _likeness(one: str, other: str) -> float:
+    (parent, _, name), (other_parent, _, other_name) = one.rpartition("."), other.rpartition(".")
+    names = difflib.SequenceMatcher(None, name, other_name).ratio()
+    return 0.7 * names + 0.3 * difflib.SequenceMatcher(None, parent, other_parent).ratio()
+
+
+def _hint(near: list[str], known: list[str]) -> str:
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"

@@ -1,0 +1,26 @@
+"""Everything contrastive that does not know its host; `contraux.core.pairs` is the contract, read it first.
+
+Presets (`contraux.core.preset`) are imported from their own module, so that the core alone does not load Hydra.
+"""
+
+if __name__ == "core":
+    raise ImportError(
+        "this folder is the package `contraux.core`, not `core`: install the repository (`pip install -e .`) and write "
+        "`from contraux.core import ...`, otherwise every class would exist twice"
+    )
+
+from .gradient import auxiliary_gradients
+from .layout import two_view_pairs
+from .metrics import contrastive_metrics
+from .objectives import Contrastive
+from .pairs import Objective, Outcome, Pairs
+
+__all__ = [
+    "Contrastive",
+    "Objective",
+    "Outcome",
+    "Pairs",
+    "auxiliary_gradients",
+    "contrastive_metrics",
+    "two_view_pairs",
+]

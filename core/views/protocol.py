@@ -1,0 +1,14 @@
+"""What a source asks of a view."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class View(Protocol):
+    """A random transformation that draws from the given generator only, anew for each sample."""
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a view of each sample of the batch `x`, in its dtype and on its device."""
+        ...

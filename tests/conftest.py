@@ -1,0 +1,11 @@
+"""One thread: the tests are small, and the same arithmetic order on every machine makes bit comparisons meaningful."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_scratch_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)

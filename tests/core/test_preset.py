@@ -1,0 +1,111 @@
+import functools
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from contraux.core import Contrastive, Pairs
+from contraux.core.preset import build, preset, presets
+from contraux.core.similarity import Bilinear, cosine
+from contraux.core.views import RandomShift
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_builds_an_objective_that_learns(name):
+    objective = build(preset(name).module)(20)
+    assert isinstance(objective, Contrastive)
+    query = torch.randn(8, 20, requires_grad=True)
+    outcome = objective(Pairs(query, torch.randn(8, 20), torch.arange(8)))
+    assert outcome.loss.isfinite()
+    assert torch.autograd.grad(outcome.loss, query)[0].abs().max() > 0
+    objective.update()
+    config = preset(name)
+    assert set(config) == {"source", "module"}
+    assert {"_target_", "_partial_", "k", "momentum", "views"} <= set(config.source)
+
+
+def test_the_presets_are_what_their_papers_say():
+    assert {"temporal", "curl", "atc"} <= set(presets())
+    temporal, curl, atc = (build(preset(name).module)(32) for name in ("temporal", "curl", "atc"))
+    assert temporal.momentum is None and temporal.temperature == 0.1 and temporal.similarity.func is cosine
+    assert curl.momentum.momentum == 0.95 and isinstance(curl.similarity, Bilinear) and curl.temperature == 1.0
+    assert [type(layer).__name__ for layer in curl.projection.layers] == ["Linear", "LayerNorm"]
+    assert atc.momentum.momentum == 0.99 and atc.prediction.residual
+    assert [preset(name).source.k for name in ("temporal", "curl", "atc")] == [1, 0, 3]
+    assert build(preset("curl").source.views.image) == RandomShift(4)
+
+
+def test_hydras_checked_partials_are_not_called_in_the_loop():
+    objective = build(preset("temporal").module)(32)
+    for part in (objective.similarity, objective.loss):
+        assert type(part) is functools.partial
+
+
+def test_overrides():
+    config = preset("temporal", "source.k=5", "module.temperature=1e-2", "source.views={image: null, vector: null}")
+    assert config.source.k == 5 and config.module.temperature == 0.01
+    assert preset("temporal").source.k == 1  # the file and later presets are untouched
+    # a mapping replaces, so that nothing of the old target stays behind
+    config = preset("temporal", "module.similarity={_target_: contraux.core.similarity.Bilinear, dim: 128}")
+    assert set(config.module.similarity) == {"_target_", "dim"}
+    assert isinstance(build(config.module)(16).similarity, Bilinear)
+    # an equals sign in the value stays in the value
+    assert preset("temporal", "source._target_=a=b").source._target_ == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("crul",), r"unknown preset 'crul': did you mean curl\? There are: .*atc, .*temporal"),
+        (("../curl",), "unknown preset '../curl'"),
+        (("curl", "source.kk=3"), r"unknown key 'source.kk' in preset 'curl': did you mean source.k "),
+        (("curl", "module.temprature=3"), "did you mean module.temperature"),
+        (("temporal", "module.prediction.hidden=3"), "unknown key 'module.prediction.hidden'.* module.pr"),
+        (("curl", "source.k"), "an override must read dotted.key=value, got 'source.k'"),
+        (("curl", "source.views={image: "), "the value of an override must be YAML"),
+    ],
+)
+def test_wrong_names(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        preset(*arguments)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "contrauxtra.steal",
+        "contraux.core.gradient.torch.load",  # reachable through an import of ours, but not ours
+        "contraux.core.preset.yaml.unsafe_load",
+        "contraux.core.preset.build",
+        7,
+    ],
+)
+def test_a_config_runs_nothing_outside_contraux(target):
+    config = preset("curl")
+    config.source.views.vector = {"deep": [{"_target_": target}]}
+    with pytest.raises(ValueError, match=r"a config is code.*trusted=True if you wrote it"):
+        build(config.source)
+
+
+def test_trusted_configs_may_name_anything():
+    config = {"_target_": "fractions.Fraction", "_args_": [1, 2]}
+    assert build(config, trusted=True) == 0.5
+    with pytest.raises(ValueError, match="outside contraux"):
+        build(OmegaConf.create(config))
+
+
+def test_interpolated_targets_are_seen():
+    config = OmegaConf.create({"name": "os.getcwd", "node": {"_target_": "${name}"}})
+    with pytest.raises(ValueError, match=r"'os\.getcwd'"):
+        build(config.node)
+
+
+def test_the_constructors_own_sentence_comes_through():
+    with pytest.raises(ValueError, match=r"^pad must be a whole number >= 1, got 0$"):
+        build(preset("curl", "source.views.image.pad=0").source.views.image)
+    with pytest.raises(ValueError, match="does not exist"):
+        build({"_target_": "contraux.core.views.RandomShfit"})
+    with pytest.raises(ValueError, match="must be a mapping with `_target_`"):
+        build({"pad": 4})
