@@ -38,10 +38,13 @@ def rl(cfg: DictConfig) -> None:
 
 
 def compare(cfg: DictConfig) -> None:
-    """Train one run of a comparison; `contraux.agents.compare` calls it for every arm and seed."""
-    from .agents.compare import run_arm
+    """Train the arms of an experiment."""
+    from .agents.compare import main
 
-    run_arm(cfg)
+    try:
+        main(cfg)
+    except Exception as error:
+        report("compare", error)
 
 
 class Job(NamedTuple):
@@ -93,10 +96,12 @@ def run(name: str) -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, for us to explain, instead of printing them
     try:
-        sys.argv[1:] = prepare(name, sys.argv[1:])
+        sys.argv[1:] = prepare(sys.argv[1:])
         hydra_main(name)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         report(name, error)
 

@@ -15,12 +15,11 @@ CONFIGS = "contraux.configs"
 RESUMABLE = ("steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
 
 
-def prepare(job: str, words: list[str]) -> list[str]:
+def prepare(words: list[str]) -> list[str]:
     """Return the words of a job's line as Hydra is to see them.
 
     * `env=<a Gymnasium id>` becomes the generic option and its `env.id`;
-    * `resume=FOLDER` takes the configuration from that folder and writes into it again;
-    * `contraux compare …` becomes a multirun over arms and seeds.
+    * `resume=FOLDER` takes the configuration from that folder and writes into it again.
 
     Raises:
         ValueError: an unknown id, a folder that holds no run, or a key that must not change when resuming.
@@ -29,12 +28,6 @@ def prepare(job: str, words: list[str]) -> list[str]:
     folder = next((word.partition("=")[2] for word in words if re.match(r"resume=(?!null$).", word)), None)
     if folder is not None:
         return _resume(Path(folder.strip("'\"")), words)
-    shows = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "--version")
-    if job == "compare" and not any(word.split("=")[0] in shows for word in words):
-        from .agents.compare import register
-
-        register()
-        return ["--multirun", "hydra/sweeper=arms", *words]
     return words
 
 

@@ -46,13 +46,7 @@ def has_checkpoint(run: Path) -> bool:
 
 
 def load_checkpoint(algorithm: type[BaseAlgorithm], run: Path, env: VecEnv, device: str) -> BaseAlgorithm:
-    """Return the model of a run's checkpoint on new environments, and put the global generators where they were.
-
-    Raises:
-        ValueError: the run has no checkpoint.
-    """
-    if not has_checkpoint(run):
-        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")
+    """Return the model of a run's checkpoint on new environments, and put the global generators where they were."""
     folder = next(run / name for name in (FOLDER, PREVIOUS) if (run / name / "model.zip").exists())
     model = algorithm.load(folder / "model.zip", env=env, device=device)
     buffer = folder / "replay_buffer.safetensors"

@@ -30,34 +30,43 @@ from .result import completed, read_episodes, show
 INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 
 
-def main(cfg: DictConfig) -> dict[str, Any]:
-    """Instantiate what the config describes, train, and leave `result.json` in Hydra's output folder.
+def main(cfg: DictConfig) -> None:
+    """Train what the config describes, and print what came of it.
 
     Raises:
         ValueError: a value breaks its rule; the sentence says which.
         SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
     """
+    run, result = perform(cfg)
+    show(run, result)
+    if result["status"] == "interrupted":
+        raise SystemExit(INTERRUPTED)
+
+
+def perform(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """Instantiate what the config describes, train, and leave `result.json` in Hydra's output folder.
+
+    Returns:
+        The folder, and what `result.json` holds.
+    """
     run = Path(HydraConfig.get().runtime.output_dir)
     if cfg.threads is not None:
         torch.set_num_threads(whole("threads", cfg.threads, 1))
     identity = {"arm": cfg.get("arm"), "seed": cfg.seed, "steps": cfg.steps}
-    if not cfg.resume:
+    if cfg.resume:
+        refuse_finished(run, cfg.steps)
+    else:
         refuse_used(run)
-        write_json(run / "versions.json", versions())
+    write_json(run / ("versions.resumed.json" if cfg.resume else "versions.json"), versions())
     OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
     write_json(run / "result.json", {"status": "running", **identity})
     try:
-        result = train(run, **instantiate(cfg), resume=bool(cfg.resume))
+        result = {**train(run, **instantiate(cfg), resume=bool(cfg.resume)), **identity}
     except Exception as error:
-        failure = {"status": "failed", **identity, "error": f"{type(error).__name__}: {sentence(error)}"}
-        write_json(run / "result.json", failure)
+        write_json(run / "result.json", failure(identity, error))
         raise
-    result = {**result, **identity}
     write_json(run / "result.json", result)
-    show(run, result)
-    if result["status"] == "interrupted":
-        raise SystemExit(INTERRUPTED)
-    return result
+    return run, result
 
 
 def instantiate(cfg: DictConfig) -> dict[str, Any]:
@@ -124,8 +133,6 @@ def train(
     if resume:
         kind = algorithm if auxiliary is None else with_auxiliary(algorithm)
         model = load_checkpoint(kind, run, env, agent["device"])
-        if model.num_timesteps >= steps:
-            raise ValueError(f"{run} has taken {model.num_timesteps} of {steps} steps: give steps=MORE to go on")
         env.seed(derived_seed(seed, "resumed", model.num_timesteps))
     else:
         model = make_agent(algorithm, env, auxiliary=auxiliary, seed=seed, **agent)
@@ -191,12 +198,25 @@ def derived_seed(seed: int, purpose: str, step: int = 0) -> int:
 
 def refuse_used(run: Path) -> None:
     """Raise ValueError where a folder already holds a run that one could go on with, so that none is overwritten."""
-    if (run / "result.json").exists():
-        status = json.loads((run / "result.json").read_text())["status"]
-        if status == "completed" or has_checkpoint(run):
-            raise ValueError(
-                f"{run} already holds a run ({status}): resume={run} goes on with it, or give another hydra.run.dir"
-            )
+    if (status := read_result(run).get("status")) == "completed" or has_checkpoint(run):
+        raise ValueError(
+            f"{run} already holds a run ({status}): resume={run} goes on with it, or give another hydra.run.dir"
+        )
+
+
+def refuse_finished(run: Path, steps: Any) -> None:
+    """Raise ValueError where there is no checkpoint to resume from, or nothing left to do."""
+    if not has_checkpoint(run):
+        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")
+    taken = read_result(run).get("taken_steps", 0)
+    if taken >= whole("steps", steps, 1):
+        raise ValueError(f"the run in {run} has taken {taken} of {steps} steps: resume={run} steps=MORE goes on")
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """Return what `result.json` of a run folder holds; empty where there is none yet."""
+    path = run / "result.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -211,8 +231,8 @@ def steps_or_none(name: str, value: Any) -> int | None:
     return None if value is None else whole(name, value, 1)
 
 
-def sentence(error: BaseException) -> str:
-    """Return what an error says, without Hydra's wrapping around what a constructor raised."""
+def failure(identity: Mapping[str, Any], error: BaseException) -> dict[str, Any]:
+    """Return the result of a run that failed, with what the error says, rid of Hydra's wrapping."""
     while isinstance(error, hydra.errors.InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    return str(error)
+    return {"status": "failed", **identity, "error": str(error) if type(error) is ValueError else repr(error)}

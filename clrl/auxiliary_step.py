@@ -50,8 +50,9 @@ class AuxiliaryStep:
         self.head_parameters = [parameter for parameter in self.heads.parameters() if parameter.requires_grad]
         self.optimizer = self._make_optimizer()
         self.host_steps = self.updates = self.skipped = 0
-        self._totals: dict[str, Tensor] = {}
-        self._summed = 0
+        self._encoder_buffers = list(encoder.buffers())
+        self._metrics: tuple[str, ...] = ()
+        self._seen: list[Tensor] = []  # one vector of metrics per update since they were last taken
 
     def _make_optimizer(self) -> Optimizer | None:
         """Adam for the heads, and in separate mode for the encoder too.
@@ -91,7 +92,7 @@ class AuxiliaryStep:
         if window is None:
             self.skipped += 1
             return
-        with _leaving_no_trace(self.encoder, self.encoder_parameters[0].device), torch.enable_grad():
+        with _leaving_no_trace(self._encoder_buffers, self.encoder_parameters[0].device), torch.enable_grad():
             outcome = self.objective(self.source(window, generator))
             gradients, outcome = auxiliary_gradients(
                 outcome, [*self.encoder_parameters, *self.head_parameters], self.settings.max_grad_norm
@@ -124,9 +125,8 @@ class AuxiliaryStep:
             parameter.grad = gradient
 
     def _remember(self, metrics: dict[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            self._totals[name] = self._totals[name] + value if self._summed else value
-        self._summed += 1
+        self._metrics = tuple(metrics)
+        self._seen.append(torch.stack(list(metrics.values())))
 
     def take_metrics(self) -> dict[str, float]:
         """Means over the updates since the last call, in one transfer from the device; empty if there were none.
@@ -134,11 +134,10 @@ class AuxiliaryStep:
         Raises:
             FloatingPointError: the auxiliary loss was not finite.
         """
-        if not self._summed:
+        if not self._seen:
             return {}
-        values = (torch.stack([value.float() for value in self._totals.values()]) / self._summed).tolist()
-        metrics = dict(zip(self._totals, values, strict=True))
-        self._totals, self._summed = {}, 0
+        metrics = dict(zip(self._metrics, torch.stack(self._seen).mean(dim=0).tolist(), strict=True))
+        self._seen = []
         if not abs(metrics["loss"]) < float("inf"):
             raise FloatingPointError(
                 f"the auxiliary loss must be finite, got {metrics['loss']} after {self.updates} updates; "
@@ -192,11 +191,10 @@ def _add_to_gradients(parameters: list[nn.Parameter], gradients: list[Tensor | N
 
 
 @contextmanager
-def _leaving_no_trace(encoder: nn.Module, device: torch.device) -> Iterator[None]:
+def _leaving_no_trace(buffers: list[Tensor], device: torch.device) -> Iterator[None]:
     """Restore the global random state and the encoder's buffers (running statistics), which a forward pass may move."""
     state = torch.get_rng_state()
     cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    buffers = list(encoder.buffers())
     saved = [buffer.clone() for buffer in buffers]
     try:
         yield

@@ -27,8 +27,9 @@ class VectorEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
         """`(N, ...)` preprocessed observations -> `(N, features_dim)`."""
-        leaves = observations.values() if isinstance(observations, dict) else [observations]
-        return self.mlp(torch.cat([leaf.flatten(start_dim=1) for leaf in leaves], dim=1))
+        if isinstance(observations, dict):
+            observations = torch.cat([leaf.flatten(start_dim=1) for leaf in observations.values()], dim=1)
+        return self.mlp(observations.flatten(start_dim=1))
 
 
 def vector_encoder(hidden: Sequence[int] = (64,), features_dim: int = 64, **policy_kwargs: Any) -> dict[str, Any]:

@@ -11,7 +11,11 @@ from .losses import info_nce
 
 @torch.no_grad()
 def contrastive_metrics(
-    similarity: Tensor, positive: Tensor, weights: Tensor | None = None, temperature: float = 0.1
+    similarity: Tensor,
+    positive: Tensor,
+    weights: Tensor | None = None,
+    temperature: float = 0.1,
+    info_nce_loss: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return detached scalars, as tensors, so that whoever logs them decides when to wait for the device.
 
@@ -30,9 +34,12 @@ def contrastive_metrics(
         positive: `(N,)` long, or `(N, M)` bool or floating.
         weights: `(N, M)` or None, as for the losses.
         temperature: of L.
+        info_nce_loss: L, where the training loss was just that and need not be taken again.
     """
     if weights is None and positive.ndim == 1:
-        return _one_positive(similarity, positive, temperature)
+        if info_nce_loss is None:
+            info_nce_loss = F.cross_entropy(similarity / temperature, positive)
+        return _one_positive(similarity, positive, info_nce_loss)
     if positive.ndim == 1:
         positive = torch.zeros_like(similarity, dtype=torch.bool).scatter(1, positive.unsqueeze(1), True)
     is_positive = positive > 0
@@ -50,7 +57,7 @@ def contrastive_metrics(
     }
 
 
-def _one_positive(similarity: Tensor, positive: Tensor, temperature: float) -> dict[str, Tensor]:
+def _one_positive(similarity: Tensor, positive: Tensor, loss: Tensor) -> dict[str, Tensor]:
     """Return the same with a third of the operations, for the usual case on the hot path of small RL batches."""
     n, m = similarity.shape
     column_N1 = positive.unsqueeze(1)
@@ -59,7 +66,7 @@ def _one_positive(similarity: Tensor, positive: Tensor, temperature: float) -> d
     best = best_N1.sum()
     return {
         "accuracy": (best_N1 > rivals.amax(1, keepdim=True)).to(similarity.dtype).mean(),
-        "mutual_information": math.log(m) - F.cross_entropy(similarity / temperature, positive),
+        "mutual_information": math.log(m) - loss,
         "positive_similarity": best / n,
         "negative_similarity": (similarity.sum() - best) / max(n * (m - 1), 1),
     }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .check import number, shape, whole
 from .encoders import MomentumEncoder
+from .kernels import cosine_info_nce
 from .losses import info_nce
 from .metrics import contrastive_metrics
 from .pairs import Outcome, Pairs
@@ -71,6 +72,7 @@ class Contrastive(nn.Module):
         self.similarity = _own(similarity)
         self.sampler = InBatch() if sampler is None else _own(sampler)
         self.loss = _own(loss)
+        self._in_one_node = _is(self.similarity, cosine) and _is(self.loss, info_nce) and self.sampler.uniform
         with torch.no_grad():  # a Bilinear or Queue of another dimension says so here, not at the first batch
             self.similarity(torch.zeros(2, out), self.sampler.columns(torch.zeros(2, out)))
 
@@ -93,15 +95,25 @@ class Contrastive(nn.Module):
         if self.prediction is not None:
             query = self.prediction(query)
         columns = self.sampler.columns(key)
+        if self._in_one_node and exclude is None and positive.ndim == 1:
+            loss, similarity = cosine_info_nce(query, columns, positive, self.temperature)
+            metrics = contrastive_metrics(similarity, positive, None, self.temperature, loss.detach())
+        else:
+            loss, metrics = self._composed(query, columns, positive, exclude, len(columns) - len(key))
+        self.sampler.remember(key)
+        return Outcome(loss, metrics)
+
+    def _composed(
+        self, query: Tensor, columns: Tensor, positive: Tensor, exclude: Tensor | None, remembered: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Similarity, sampler and loss one after the other."""
         similarity = self.similarity(query, columns)
-        remembered = len(columns) - len(key)
         if remembered:
             positive = positive if positive.ndim == 1 else _widen(positive, remembered)
             exclude = exclude if exclude is None else _widen(exclude, remembered)
         weights = self.sampler(similarity, positive, exclude)
         loss = self.loss(similarity, positive, weights, temperature=self.temperature)
-        self.sampler.remember(key)
-        return Outcome(loss, contrastive_metrics(similarity, positive, weights, self.temperature))
+        return loss, contrastive_metrics(similarity, positive, weights, self.temperature)
 
     def update(self) -> None:
         """Move the momentum projection one step towards the projection; call it after each optimizer step."""
@@ -118,6 +130,12 @@ class Contrastive(nn.Module):
             return self.projection(query), self.projection(key)
         projected = self.projection(torch.cat((query, key)))  # one larger product is faster than two
         return projected.split((len(query), len(key)))
+
+
+def _is(part: Any, function: Any) -> bool:
+    """Whether a part is this function, or a partial of it that changes none of its arguments."""
+    bare = isinstance(part, partial) and not part.args and not part.keywords
+    return (part.func if bare else part) is function
 
 
 def _own(part: Any) -> Any:

@@ -22,12 +22,16 @@ def cosine(query: Tensor, key: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes are not `(N, D)` and `(M, D)`.
     """
-    with _full_precision(query):
+    with full_precision(query):
         query, key = _pair(query, key)
-        norm_N1 = torch.linalg.vector_norm(query, dim=1, keepdim=True)
-        norm_NM = norm_N1 * torch.linalg.vector_norm(key, dim=1)
         # Dividing the product is a quarter cheaper than normalising both factors (N = M = 64, D = 128, with backward).
-        return query @ key.T / norm_NM.masked_fill(norm_NM == 0, ZERO_NORM)
+        return query @ key.T / (safe_norm(query).unsqueeze(1) * safe_norm(key))
+
+
+def safe_norm(vectors: Tensor) -> Tensor:
+    """Return the `(N,)` norms of `(N, D)` vectors to divide by: a zero vector's is so large that it stays zero."""
+    norm = torch.linalg.vector_norm(vectors, dim=1)
+    return norm.masked_fill(norm == 0, ZERO_NORM)
 
 
 def dot(query: Tensor, key: Tensor) -> Tensor:
@@ -36,7 +40,7 @@ def dot(query: Tensor, key: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes are not `(N, D)` and `(M, D)`.
     """
-    with _full_precision(query):
+    with full_precision(query):
         query, key = _pair(query, key)
         return query @ key.T
 
@@ -50,7 +54,7 @@ def negative_euclidean(query: Tensor, key: Tensor, squared: bool = False) -> Ten
     Raises:
         ValueError: the shapes are not `(N, D)` and `(M, D)`.
     """
-    with _full_precision(query):
+    with full_precision(query):
         query, key = _pair(query, key)
         distance = torch.cdist(query, key, compute_mode="donot_use_mm_for_euclid_dist")
         return -distance.square() if squared else -distance
@@ -62,7 +66,7 @@ def bilinear(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes are not `(N, D)`, `(M, D)` and `(D, D)`.
     """
-    with _full_precision(query):
+    with full_precision(query):
         query, key = _pair(query, key)
         if weight.shape != (query.shape[1], key.shape[1]):
             raise ValueError(
@@ -97,7 +101,8 @@ class Bilinear(nn.Module):
         return bilinear(query, key, self.weight)
 
 
-def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast on the tensor's device; nothing where there is none anyway."""
     kind = tensor.device.type
     inside = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if inside else nullcontext()

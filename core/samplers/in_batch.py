@@ -6,6 +6,8 @@ from torch import Tensor, nn
 class InBatch(nn.Module):
     """Every other key of the batch is a negative of weight 1, except the excluded ones (weight 0)."""
 
+    uniform = True
+
     def columns(self, key_MD: Tensor) -> Tensor:
         """Return the keys of the batch, `(M, D)`."""
         return key_MD

@@ -1,0 +1,215 @@
+"""What a comparison found: paired statistics, one table, the findings in words. Pure functions over runs' results.
+
+Of each run count the area under the learning curve (mean of the curve at a fifth, two fifths, … of the run), the final
+return (mean of the last 100 training episodes), the mean return of the final evaluation, and its cost.
+
+A *result* is what a run's `result.json` holds; `results[arm][seed]` holds them all, runs that did not complete included.
+The first arm is the reference, called base below.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+MEASURES = {
+    "area": "area under curve",
+    "final_return": "final return",
+    "evaluation": "final evaluation",
+    "cpu_seconds": "CPU-seconds",
+}
+ENOUGH = 5  # pairs: with fewer, differences of one sign are too likely by chance for any interval to mean much
+HEADER = ("measure", "arm", "runs", "mean ± sd", "IQM", "difference to base [95 %]", "seeds up")
+
+
+class Difference(NamedTuple):
+    """A paired difference: mean over `pairs` seeds, 95 % bootstrap interval (None for fewer than 2), seeds above 0."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    up: int
+    pairs: int
+
+    @property
+    def finding(self) -> str:
+        """Say in words what the interval shows."""
+        if self.low is None or self.high is None or self.pairs < ENOUGH:
+            return "too few seeds to tell"
+        return "a gain" if self.low > 0 else "a loss" if self.high < 0 else "no difference shown"
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.mean:+.1f}{interval}"
+
+
+def iqm(values: Sequence[float]) -> float:
+    """Return the interquartile mean: the mean without the lowest and the highest quarter (Agarwal et al. 2021).
+
+    Of n values, floor(n / 4) are left out at either end.
+    """
+    return float(stats.trim_mean(values, 0.25))
+
+
+def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
+    """Return the difference over the seeds that both have; None where they have none in common.
+
+    The interval is the percentile bootstrap of the mean difference, 9,999 resamples of seeds from a generator of its
+    own, so that the same results always give the same interval.
+    """
+    seeds = sorted(values.keys() & base.keys())
+    if not seeds:
+        return None
+    differences = np.array([values[seed] - base[seed] for seed in seeds])
+    low = high = None
+    if len(seeds) > 1:
+        interval = stats.bootstrap(
+            (differences,), np.mean, method="percentile", random_state=np.random.default_rng(0)
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return Difference(float(differences.mean()), low, high, int((differences > 0).sum()), len(seeds))
+
+
+def values(results: Results, arm: str, measure: str) -> dict[int, float]:
+    """Return one measure of the arm's completed runs by seed, without runs that could not say it."""
+    found = {seed: result.get(measure) for seed, result in results[arm].items() if result["status"] == "completed"}
+    plain = {seed: value["mean"] if isinstance(value, Mapping) else value for seed, value in found.items()}
+    return {seed: float(value) for seed, value in plain.items() if value is not None}
+
+
+def identical_weights(results: Results, arm: str) -> tuple[int, int]:
+    """Return in how many seeds the arm ended with the very weights of base, and in how many both completed."""
+    base = results[next(iter(results))]
+    hashes = [
+        (result["weights"], base[seed]["weights"])
+        for seed, result in results[arm].items()
+        if result["status"] == "completed" and base.get(seed, {}).get("status") == "completed"
+    ]
+    return sum(own == other for own, other in hashes), len(hashes)
+
+
+def rows(results: Results) -> list[tuple[str, ...]]:
+    """Return the table's rows below :data:`HEADER`: every measure, and below it every arm."""
+    base, *others = results
+    table: list[tuple[str, ...]] = []
+    for measure, title in MEASURES.items():
+        reference = values(results, base, measure)
+        for arm in results:
+            own = values(results, arm, measure)
+            numbers = list(own.values())
+            difference = paired(own, reference) if arm != base else None
+            if not numbers:
+                spread, middle = "–", "–"
+            else:
+                spread = f"{np.mean(numbers):.1f}" + (f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else "")
+                middle = f"{iqm(numbers):.1f}"
+            change = "" if arm == base else "–" if difference is None else str(difference)
+            if measure == "cpu_seconds":
+                change = "" if not (numbers and reference) else f"{cost(own, reference):.2f} x base"
+            up = "" if difference is None or measure == "cpu_seconds" else f"{difference.up}/{difference.pairs}"
+            done = f"{len(numbers)}/{len(results[arm])}"
+            table.append((title if arm == base else "", arm, done, spread, middle, change, up))
+    for arm in others:
+        same, pairs = identical_weights(results, arm)
+        title = "weights as base" if arm == others[0] else ""
+        table.append((title, arm, f"{pairs}/{len(results[arm])}", f"{same}/{pairs} seeds", "", "", ""))
+    return table
+
+
+def cost(own: Mapping[int, float], base: Mapping[int, float]) -> float:
+    """Return the ratio of the mean cost over the seeds both have, or over all where they share none."""
+    seeds = own.keys() & base.keys()
+    if not seeds:
+        return float(np.mean(list(own.values())) / np.mean(list(base.values())))
+    return float(sum(own[seed] for seed in seeds) / sum(base[seed] for seed in seeds))
+
+
+def findings(results: Results) -> list[str]:
+    """Return what was found, whatever it is: each arm against base, and the last arm against those in between.
+
+    An arm that ended with the weights of base everywhere is said to be just that.
+    """
+    base, *others = results
+    sentences = []
+    for arm in others:
+        same, pairs = identical_weights(results, arm)
+        if pairs and same == pairs:
+            sentences.append(f"{arm}: weights bit-identical to {base} in {same} of {pairs} seeds")
+        else:
+            sentences.append(_finding(results, arm, base))
+    for between in others[:-1]:
+        same, pairs = identical_weights(results, between)
+        if not pairs or same < pairs:
+            sentences.append(_finding(results, others[-1], between))
+    return sentences
+
+
+def _finding(results: Results, arm: str, reference: str) -> str:
+    parts = []
+    for measure, title in (("area", "area"), ("final_return", "final return")):
+        difference = paired(values(results, arm, measure), values(results, reference, measure))
+        if difference is not None:
+            parts.append(f"{title} {difference}, {difference.up} of {difference.pairs} seeds up: {difference.finding}")
+    return f"{arm} − {reference}: " + ("; ".join(parts) if parts else "nothing to compare, no seed completed in both")
+
+
+def failures(results: Results) -> list[str]:
+    """Return a sentence for every run that did not complete."""
+    return [
+        f"{arm} seed {seed}: {result['status']}" + (f", {result['error']}" if "error" in result else "")
+        for arm, runs in results.items()
+        for seed, result in sorted(runs.items())
+        if result["status"] != "completed"
+    ]
+
+
+def as_markdown(name: str, results: Results) -> str:
+    """Return the table, the findings and the failures as a Markdown page."""
+    lines = [f"# {name}", "", f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
+    lines += [f"| {' | '.join(row)} |" for row in rows(results)]
+    lines += ["", *(f"* {sentence}" for sentence in findings(results))]
+    if failures(results):
+        lines += ["", "Runs that did not complete:", "", *(f"* {sentence}" for sentence in failures(results))]
+    return "\n".join(lines) + "\n"
+
+
+def as_values(name: str, results: Results) -> dict[str, Any]:
+    """Return everything the table is made of as plain values, for `results.json`."""
+    base = next(iter(results))
+    arms: dict[str, Any] = {}
+    for arm in results:
+        same, pairs = identical_weights(results, arm)
+        arms[arm] = {"planned": len(results[arm]), "weights_identical_to_base": {"seeds": same, "of": pairs}}
+        for measure in MEASURES:
+            own = values(results, arm, measure)
+            difference = paired(own, values(results, base, measure)) if arm != base else None
+            numbers = list(own.values())
+            arms[arm][measure] = {
+                "runs": len(own),
+                "mean": float(np.mean(numbers)) if numbers else None,
+                "sd": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
+                "iqm": iqm(numbers) if numbers else None,
+                "difference_to_base": None if difference is None else difference._asdict(),
+                "by_seed": {str(seed): value for seed, value in sorted(own.items())},
+            }
+    return {"name": name, "base": base, "arms": arms, "findings": findings(results), "failures": failures(results)}
+
+
+def show(results: Results, console: Console) -> None:
+    """Print table, failures and findings."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, title in enumerate(HEADER):
+        table.add_column(title, justify="left" if column < 2 else "right", no_wrap=True)
+    body = rows(results)
+    for i, row in enumerate(body):
+        table.add_row(*row, end_section=i + 1 < len(body) and bool(body[i + 1][0]))
+    console.print(table)
+    for sentence in failures(results):
+        console.print(f"did not complete: {sentence}", soft_wrap=True, style="red")
+    for sentence in findings(results):
+        console.print(sentence, soft_wrap=True)
