@@ -95,7 +95,8 @@ class Contrastive(nn.Module):
         if self.prediction is not None:
             query = self.prediction(query)
         columns = self.sampler.columns(key)
-        if self._in_one_node and exclude is None and positive.ndim == 1:
+        indices = positive.dtype == torch.long and positive.shape == query.shape[:1]
+        if self._in_one_node and indices and exclude is None:
             loss, similarity = cosine_info_nce(query, columns, positive, self.temperature)
             metrics = contrastive_metrics(similarity, positive, None, self.temperature, loss.detach())
         else:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -11,6 +10,11 @@ from pathlib import Path
 import pytest
 
 import contraux
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_SHIPPED = {"tests", "benchmarks", "docs", "examples", "build", "dist", "runs"}
@@ -56,7 +60,15 @@ def test_lower_bounds_admit_what_they_must():
     bounds = {Requirement(one).name: Requirement(one).specifier for one in project()["project"]["dependencies"]}
     assert bounds["torch"].contains("2.11.0")
     assert bounds["torchvision"].contains("0.26.0")
-    for asked_for in ("torch", "torchvision", "gymnasium", "stable-baselines3", "diffusers", "hydra-core", "accelerate"):
+    for asked_for in (
+        "torch",
+        "torchvision",
+        "gymnasium",
+        "stable-baselines3",
+        "diffusers",
+        "hydra-core",
+        "accelerate",
+    ):
         assert asked_for in bounds
 
 
@@ -105,7 +117,14 @@ def test_the_installed_wheel_imports_and_runs(wheel, tmp_path):
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert str(site) in done.stdout
-    run = [tmp_path / "env" / "bin" / "contraux", "rl", "env=cartpole", "steps=256", "agent.n_steps=32", "evaluation.episodes=1"]
+    run = [
+        tmp_path / "env" / "bin" / "contraux",
+        "rl",
+        "env=cartpole",
+        "steps=256",
+        "agent.n_steps=32",
+        "evaluation.episodes=1",
+    ]
     done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list(tmp_path.glob("runs/rl/*/model.zip"))
+    assert list(tmp_path.glob("runs/rl/*/checkpoint/model.zip"))

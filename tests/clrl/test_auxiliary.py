@@ -122,9 +122,8 @@ def test_every_third_step_takes_part():
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence():
-    *_, step, _ = one_step()
-    step._totals["loss"] = torch.tensor(float("nan"))
-    with pytest.raises(FloatingPointError, match="must be finite, got nan after 1 updates; lower weight"):
+    *_, step, _ = one_step(host_gradient=float("nan"), steps=2)
+    with pytest.raises(FloatingPointError, match="must be finite, got nan after 2 updates; lower weight"):
         step.take_metrics()
 
 

@@ -70,10 +70,13 @@ def test_weight_one_changes_the_encoder_and_leaves_no_hook(name, mode, base):
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_learn_save_load_learn_goes_on_where_it_was(name):
-    """A run that is saved and loaded in the middle equals one whose auxiliary was only ever in memory."""
+    """Heads, momentum encoder, queue, ring buffer, optimizer and random state are back in place, and learning goes on."""
     host = HOSTS[name]
     objective = preset(
-        "temporal", "source.momentum=0.9", "module.sampler={_target_: contraux.core.samplers.Queue, dim: 128, size: 40}"
+        "temporal",
+        "source.momentum=0.9",
+        "module.projection={_target_: contraux.core.encoders.ProjectionHead, _partial_: true, out: 32}",
+        "module.sampler={_target_: contraux.core.samplers.Queue, dim: 32, size: 40}",
     )
     auxiliary = ContrastiveAuxiliary(objective, weight=1.0, batch_size=16)
     model = host.make().learn(host.steps, callback=auxiliary)

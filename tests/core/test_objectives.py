@@ -138,9 +138,10 @@ def test_two_objectives_of_one_description_share_nothing():
 
 
 def test_similarity_stays_float32_under_autocast():
-    objective = Contrastive(10, projection=HEAD)
     seen = []
-    objective.similarity = lambda q, k: seen.append((q.dtype, cosine(q, k))) or seen[-1][1]
+    similarity = lambda q, k: seen.append((q.dtype, cosine(q, k))) or seen[-1][1]  # noqa: E731
+    objective = Contrastive(10, projection=HEAD, similarity=similarity)
+    seen.clear()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outcome = objective(pairs())
     assert seen[0][0] == torch.bfloat16 and seen[0][1].dtype == torch.float32
