@@ -74,7 +74,7 @@ def test_lower_bounds_admit_what_they_must():
 
 def test_constraints_are_versions_only():
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
+        if line and not line.startswith("#"):  # "name==version", perhaps with a marker
             assert "==" in line, line
             assert "://" not in line, line
             assert "@" not in line, line

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..similarity import full_precision, safe_norm
+from ..losses import info_nce
+from ..similarity import cosine, full_precision, safe_norm
 
 
 def cosine_info_nce(query: Tensor, key: Tensor, positive: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def cosine_info_nce(query: Tensor, key: Tensor, positive: Tensor, temperature: f
         dL/ds_ij = (p_ij - [j = positive_i]) / (N temperature)    dL/dq^ = dL/ds k^    dL/dk^ = (dL/ds)^T q^
         dL/dq = (dL/dq^ - (dL/dq^ . q^) q^) / |q|, and likewise for k.
 
-    It cannot be differentiated twice; torch says so.
+    With `create_graph=True` the gradient is that of the composed loss, so that second derivatives exist.
 
     Args:
         query: `(N, D)` floating; half precision is computed, and returned, in float32.
@@ -53,19 +53,27 @@ class _CosineInfoNCE(torch.autograd.Function):
             grad.scatter_add_(1, positive.unsqueeze(1), grad.new_full((len(grad), 1), -1.0))
             grad.div_(len(grad) * temperature)
             ctx.save_for_backward(
+                query,
+                key,
+                positive,
                 _through_norm(grad @ key_unit, query_unit, query_norm) if for_query else None,
                 _through_norm(grad.T @ query_unit, key_unit, key_norm) if for_key else None,
             )
+            ctx.temperature = temperature
         ctx.mark_non_differentiable(similarity)
         ctx.set_materialize_grads(False)
         return loss, similarity
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_loss is None:
             return None, None, None, None
-        grad_query, grad_key = ctx.saved_tensors
+        query, key, positive, grad_query, grad_key = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: what was taken along would count as a constant
+            loss = info_nce(cosine(query, key), positive, temperature=ctx.temperature)
+            wanted = [x for x, needed in zip((query, key), ctx.needs_input_grad, strict=False) if needed]
+            found = iter(torch.autograd.grad(loss, wanted, grad_loss, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), None, None
         return (
             None if grad_query is None else grad_query * grad_loss,
             None if grad_key is None else grad_key * grad_loss,

@@ -9,7 +9,7 @@ class Sampler(Protocol):
     """Decides which keys a query is compared with and how much each negative weighs; a `torch.nn.Module`."""
 
     uniform: bool
-    """Whether, as long as nothing is excluded, the weights are None whatever the similarity: faster losses then apply."""
+    """Whether the weights are None, whatever the similarity, as long as nothing is excluded: faster losses apply."""
 
     def columns(self, key_MD: Tensor) -> Tensor:
         """Return the `(M + Q, D)` keys to compare with; the batch's own come first, in order."""

@@ -70,7 +70,7 @@ def test_weight_one_changes_the_encoder_and_leaves_no_hook(name, mode, base):
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_learn_save_load_learn_goes_on_where_it_was(name):
-    """Heads, momentum encoder, queue, ring buffer, optimizer and random state are back in place, and learning goes on."""
+    """Heads, momentum, queue, ring buffer, optimizer and random state are back in place, and learning goes on."""
     host = HOSTS[name]
     objective = preset(
         "temporal",

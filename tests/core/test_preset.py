@@ -46,7 +46,7 @@ def test_overrides():
     assert config.source.k == 5 and config.module.temperature == 0.01
     assert preset("temporal").source.k == 1  # the file and later presets are untouched
     # a mapping replaces, so that nothing of the old target stays behind
-    config = preset("temporal", "module.similarity={_target_: contraux.core.similarity.Bilinear, dim: 32}")
+    config = preset("temporal", "module.similarity={_target_: contraux.core.similarity.Bilinear, dim: 16}")
     assert set(config.module.similarity) == {"_target_", "dim"}
     assert isinstance(build(config.module)(16).similarity, Bilinear)
     # an equals sign in the value stays in the value
