@@ -64,6 +64,7 @@ def register_atari() -> None:
     except ImportError as error:
         raise ValueError(f"Atari needs {error.name}, which is not installed: pip install 'contraux[atari]'") from error
     gymnasium.register_envs(ale_py)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 
 
 def check_id(id: str, also: Iterable[str] = ()) -> None:

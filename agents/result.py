@@ -58,6 +58,7 @@ def completed(episode_steps: np.ndarray, returns: np.ndarray, *, steps: int, eva
 def show(run: Path, result: dict[str, Any]) -> None:
     """Print what a run found and where it lies."""
     console = Console(highlight=False)
+    run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
     if result["status"] == "interrupted":
         console.print(
             f"stopped by {result['by']} after {result['taken_steps']} of {result['steps']} steps; a checkpoint is saved. "
@@ -66,6 +67,8 @@ def show(run: Path, result: dict[str, Any]) -> None:
         )
         return
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     evaluation = result["evaluation"]
     rows = {
         "return, last 100 training episodes": number(result["final_return"]),
@@ -81,5 +84,5 @@ def show(run: Path, result: dict[str, Any]) -> None:
 
 
 def number(value: float | None) -> str:
-    """Return a number with one decimal, or a dash for one that is missing."""
-    return "–" if value is None else f"{value:.1f}"
+    """Return a number with one decimal, or why it is missing."""
+    return "no training episode ended" if value is None else f"{value:.1f}"
