@@ -96,7 +96,7 @@ def run(name: str) -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, for us to explain, instead of printing them
     try:
-        sys.argv[1:] = prepare(sys.argv[1:])
+        sys.argv[1:] = prepare(name, sys.argv[1:])
         hydra_main(name)
     except KeyboardInterrupt:
         sys.exit(130)

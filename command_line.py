@@ -15,15 +15,18 @@ CONFIGS = "contraux.configs"
 RESUMABLE = ("steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
 
 
-def prepare(words: list[str]) -> list[str]:
+def prepare(job: str, words: list[str]) -> list[str]:
     """Return the words of a job's line as Hydra is to see them.
 
     * `env=<a Gymnasium id>` becomes the generic option and its `env.id`;
     * `resume=FOLDER` takes the configuration from that folder and writes into it again.
 
     Raises:
-        ValueError: an unknown id, a folder that holds no run, or a key that must not change when resuming.
+        ValueError: an unknown id, a folder that holds no run, a key that must not change when resuming, or a sweep over
+            comparisons.
     """
+    if job == "compare" and {"-m", "--multirun"} & set(words):
+        raise ValueError("compare runs its arms in parallel by itself, got -m: make each value of a sweep an arm")
     words = [new for word in words for new in _env(word)]
     folder = next((word.partition("=")[2] for word in words if re.match(r"resume=(?!null$).", word)), None)
     if folder is not None:
@@ -47,7 +50,7 @@ def _resume(folder: Path, words: list[str]) -> list[str]:
     for word in words:
         if not word.startswith(("resume=", "-")) and word.split("=")[0].split(".")[0] not in RESUMABLE:
             raise ValueError(
-                f"a resumed run keeps its settings; beside resume only {', '.join(RESUMABLE)} may be given, got {word!r}"
+                f"a resumed run keeps its settings: beside resume only {', '.join(RESUMABLE)} may change, got {word!r}"
             )
     here = [f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=none"]
     return ["--config-dir", str(folder), "--config-name", "config", *words, *here]
@@ -102,10 +105,12 @@ def _joined(text: str) -> str:
 def _keys(job: str, words: list[str]) -> list[str]:
     """Return every dotted key of the job's config with the groups the line chooses, and the groups themselves."""
     from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
 
     folder = files(CONFIGS)
     groups = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
     chosen = [word for word in words if word.split("=")[0] in groups and "," not in word]
+    GlobalHydra.instance().clear()  # of the job that has just ended with an error
     with initialize_config_module(CONFIGS, version_base="1.3"):
         config = compose(job, chosen)
     return [*groups, *_dotted(OmegaConf.to_container(config), "")]

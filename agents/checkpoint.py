@@ -95,7 +95,11 @@ def save_random_state(path: Path) -> None:
     """Save the state of the global generators of torch (CPU and CUDA), NumPy and Python."""
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (SB3 draws from it)
     version, words, gauss = random.getstate()
-    arrays = {"torch": torch.get_rng_state().numpy(), "numpy": keys, "python": np.array(words, dtype=np.int64)}
+    arrays: dict[str, np.ndarray] = {
+        "torch": torch.get_rng_state().numpy(),
+        "numpy": np.asarray(keys),
+        "python": np.array(words, dtype=np.int64),
+    }
     if torch.cuda.is_available():
         arrays |= {f"cuda/{i}": state.numpy() for i, state in enumerate(torch.cuda.get_rng_state_all())}
     values = {"numpy": [position, has_gauss, cached], "python": [version, gauss]}

@@ -64,8 +64,6 @@ def main(cfg: DictConfig) -> None:
         SystemExit: with 1 when runs failed, 130 when the comparison was interrupted.
     """
     own = HydraConfig.get()
-    if own.mode == RunMode.MULTIRUN:
-        raise ValueError("compare runs its arms by itself, got --multirun: make each value of a sweep an arm")
     loader = GlobalHydra.instance().config_loader()
     context = HydraContext(config_loader=loader, callbacks=Callbacks())
     overrides = list(own.overrides.task)
@@ -87,7 +85,8 @@ def main(cfg: DictConfig) -> None:
             Console().print("stopped; the same command goes on where this one ended", soft_wrap=True)
             raise SystemExit(130) from None
         except Exception as error:  # a worker that was killed takes the launcher with it: report what there is
-            Console(stderr=True).print(f"the launcher stopped with {error!r}", soft_wrap=True)
+            reason = next(iter(str(error).splitlines()), "")
+            Console(stderr=True).print(f"the launcher stopped, {type(error).__name__}: {reason}", soft_wrap=True)
     if not write_report(folder, cfg.compare.name, runs):
         raise SystemExit(1)
 
@@ -98,7 +97,9 @@ def compose(context: HydraContext, config: DictConfig, run: Run) -> dict[str, An
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(composed)
     try:
-        settings = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
+        settings = OmegaConf.to_container(
+            OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=True
+        )
     finally:
         HydraConfig.instance().cfg = before
     return cast(dict[str, Any], settings)
@@ -130,9 +131,9 @@ def plan(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, list[Run]]:
     if settings.name is None:
         raise ValueError("compare needs experiment=NAME (or a compare.name and compare.arms of your own)")
     seeds, first = whole("compare.seeds", settings.seeds, 1), whole("compare.first_seed", settings.first_seed)
-    arms = OmegaConf.to_container(settings.arms)
-    if not isinstance(arms, dict) or not arms:
-        raise ValueError(f"compare.arms must name at least one arm and its overrides, got {arms!r}")
+    if not isinstance(settings.arms, DictConfig) or not settings.arms:
+        raise ValueError(f"compare.arms must name at least one arm and its overrides, got {settings.arms!r}")
+    arms = cast(dict[str, Any], OmegaConf.to_container(settings.arms))
     for arm, own in arms.items():
         if not isinstance(own, list) or not all(isinstance(word, str) for word in own):
             raise ValueError(f"compare.arms.{arm} must be a list of overrides, such as [objective=none], got {own!r}")
@@ -194,7 +195,7 @@ class Watching:
 
 
 def write_report(folder: Path, name: str, runs: Sequence[Run]) -> bool:
-    """Print what was found, save it as `table.md`, `results.json` and `curves.png`; return whether all runs completed."""
+    """Print what was found, save `table.md`, `results.json` and `curves.png`, and return whether all runs completed."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for run in runs:
         results.setdefault(run.arm, {})[run.seed] = job.read_result(run.folder) or {"status": "never started"}

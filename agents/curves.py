@@ -1,6 +1,6 @@
 """The picture of a comparison: mean learning curve of each arm with a 95 % band over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ def band(curves_RA: np.ndarray, resamples: int = 2000) -> tuple[np.ndarray, np.n
     return low, high
 
 
-def draw(curves: Mapping[str, np.ndarray], at: Sequence[float], title: str, path: Path) -> None:
+def draw(curves: Mapping[str, np.ndarray], at: np.ndarray, title: str, path: Path) -> None:
     """Save the picture.
 
     Args:
@@ -49,7 +49,7 @@ def draw(curves: Mapping[str, np.ndarray], at: Sequence[float], title: str, path
         known = np.isfinite(curves_RA).any(0)
         if not known.any():
             continue
-        steps, colour = np.asarray(at)[known], COLOURS[i % len(COLOURS)]
+        steps, colour = at[known], COLOURS[i % len(COLOURS)]
         low, high = band(curves_RA)
         axes.fill_between(steps, low[known], high[known], color=colour, alpha=0.15, linewidth=0)
         mean = np.nanmean(curves_RA[:, known], axis=0)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium import spaces
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
@@ -51,7 +52,9 @@ def make(
         raise ValueError(f"{id} needs a package that is not installed: {error}") from error
     if frame_stack > 1:
         env = VecFrameStack(env, frame_stack)
-    if is_image_space(env.observation_space) and not is_image_space_channels_first(env.observation_space):
+    leaves = env.observation_space.values() if isinstance(env.observation_space, spaces.Dict) else [env.observation_space]
+    images = [leaf for leaf in leaves if isinstance(leaf, spaces.Box) and is_image_space(leaf)]
+    if any(not is_image_space_channels_first(image) for image in images):
         env = VecTransposeImage(env)
     return env
 

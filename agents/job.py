@@ -120,11 +120,11 @@ def train(
     progress_bar: bool,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train until the model has taken `steps` steps, or was told to stop; write everything but `result.json` into `run`.
+    """Train until the model has taken `steps` steps, or was told to stop, and write all but `result.json` into `run`.
 
     Nothing here draws from a global generator, so that runs which differ only in what the auxiliary does to the weights
-    stay bit-identical. With `resume`, model, auxiliary, replay buffer and global generators go on from the checkpoint in
-    `run`; environments do not, and start new episodes from a seed of their own.
+    stay bit-identical. With `resume`, model, auxiliary, replay buffer and global generators go on from the checkpoint
+    in `run`; environments do not, and start new episodes from a seed of their own.
 
     Returns:
         What `result.json` holds: status, returns, area, times, and a hash of the policy's final weights.

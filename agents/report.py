@@ -3,7 +3,7 @@
 Of each run count the area under the learning curve (mean of the curve at a fifth, two fifths, … of the run), the final
 return (mean of the last 100 training episodes), the mean return of the final evaluation, and its cost.
 
-A *result* is what a run's `result.json` holds; `results[arm][seed]` holds them all, runs that did not complete included.
+A *result* is what a run's `result.json` holds; `results[arm][seed]` holds them all, also of runs that did not complete.
 The first arm is the reference, called base below.
 """
 
@@ -23,6 +23,7 @@ MEASURES = {
     "evaluation": "final evaluation",
     "cpu_seconds": "CPU-seconds",
 }
+UNFINISHED = {"running": "cut short, its process ended"}
 ENOUGH = 5  # pairs: with fewer, differences of one sign are too likely by chance for any interval to mean much
 HEADER = ("measure", "arm", "runs", "mean ± sd", "IQM", "difference to base [95 %]", "seeds up")
 
@@ -144,7 +145,7 @@ def findings(results: Results) -> list[str]:
             sentences.append(_finding(results, arm, base))
     for between in others[:-1]:
         same, pairs = identical_weights(results, between)
-        if not pairs or same < pairs:
+        if pairs and same < pairs and values(results, others[-1], "cpu_seconds"):
             sentences.append(_finding(results, others[-1], between))
     return sentences
 
@@ -161,7 +162,8 @@ def _finding(results: Results, arm: str, reference: str) -> str:
 def failures(results: Results) -> list[str]:
     """Return a sentence for every run that did not complete."""
     return [
-        f"{arm} seed {seed}: {result['status']}" + (f", {result['error']}" if "error" in result else "")
+        f"{arm} seed {seed}: {UNFINISHED.get(result['status'], result['status'])}"
+        + (f", {result['error']}" if "error" in result else "")
         for arm, runs in results.items()
         for seed, result in sorted(runs.items())
         if result["status"] != "completed"

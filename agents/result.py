@@ -61,26 +61,26 @@ def show(run: Path, result: dict[str, Any]) -> None:
     run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
     if result["status"] == "interrupted":
         console.print(
-            f"stopped by {result['by']} after {result['taken_steps']} of {result['steps']} steps; a checkpoint is saved. "
-            f"To go on:\n  contraux rl resume={run}",
+            f"stopped by {result['by']} after {result['taken_steps']} of {result['steps']} steps; a checkpoint is "
+            f"saved. To go on:\n  contraux rl resume={run}",
             soft_wrap=True,
         )
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     evaluation = result["evaluation"]
+    episodes = "1 episode" if evaluation["episodes"] == 1 else f"{evaluation['episodes']} episodes"
     rows = {
         "return, last 100 training episodes": number(result["final_return"]),
         "area under the learning curve": number(result["area"]),
-        f"evaluation, {evaluation['episodes']} episodes": f"{evaluation['mean']:.1f} ± {evaluation['sd']:.1f}",
+        f"evaluation, {episodes}": f"{evaluation['mean']:.1f} ± {evaluation['sd']:.1f}",
         "steps": f"{result['taken_steps']} in {result['seconds']:.0f} s, {result['steps_per_second']:.0f} steps/s",
         "model": str(run / "checkpoint" / "model.zip"),
         "everything else": str(run),
     }
+    table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)
-    console.print(table, soft_wrap=True)
+    console.width = max(console.width, 40 + len(rows["model"]))  # a path that is cut off is of no use
+    console.print(table)
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,145 @@
+"""The command line as a user meets it: in processes of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import contraux
+
+PROGRAM = Path(sys.executable).with_name("contraux")
+CONFIGS = Path(contraux.__file__).parent / "configs"
+
+
+def run(*words, cwd, **environment):
+    environment = {**os.environ, "COLUMNS": "200", **environment}
+    environment.pop("HYDRA_FULL_ERROR", None) if "HYDRA_FULL_ERROR" not in environment else None
+    return subprocess.run(
+        [PROGRAM, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+
+
+def test_help_and_version(tmp_path):
+    for words in ([], ["--help"]):
+        done = run(*words, cwd=tmp_path)
+        assert done.returncode == 0
+        assert "rl  " in done.stdout and "compare  " in done.stdout
+    assert run("--version", cwd=tmp_path).stdout == f"contraux {contraux.__version__}\n"
+    module = subprocess.run([sys.executable, "-m", "contraux", "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert module.stdout == f"contraux {contraux.__version__}\n"
+
+
+@pytest.mark.parametrize("job", ["rl", "compare"])
+def test_help_of_a_job_names_every_option(tmp_path, job):
+    done = run(job, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for group in ("agent", "env", "objective", "augmentation", "experiment"):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"{group}: "))
+        for option in (CONFIGS / group).glob("*.yaml"):
+            assert option.stem in line.removeprefix(f"{group}: ").split(", ")
+    assert "objective: atc, curl, none, temporal" in done.stdout
+    assert "Examples" in done.stdout and "--cfg job" in done.stdout if job == "rl" else "compare.seeds" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_cfg_job_shows_what_the_line_says(tmp_path):
+    done = run("rl", "seed=3", "agent=dqn", "agent.tau=0.5", "env=Acrobot-v1", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 3\n" in done.stdout and "tau: 0.5\n" in done.stdout
+    assert "path: stable_baselines3.DQN" in done.stdout and "id: Acrobot-v1" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rll"], "unknown job 'rll': did you mean rl?"),
+        (["train"], "unknown job 'train': there are compare, rl"),
+        (["rl", "sead=1"], "unknown key 'sead': did you mean seed?"),
+        (["rl", "n_epoch=1"], "unknown key 'n_epoch': did you mean agent.n_epochs?"),
+        (["rl", "agent.n_epoch=1"], "unknown key 'agent.n_epoch': did you mean agent.n_epochs?"),
+        (["rl", "agent=dqn", "agent.tua=1"], "unknown key 'agent.tua': did you mean agent.tau?"),
+        (["rl", "objective.sorce.k=2"], "unknown key 'objective.sorce.k': did you mean objective.source.k?"),
+        (["rl", "agent=poo"], "unknown agent option 'poo': did you mean ppo?"),
+        (["rl", "objective=crul"], "unknown objective option 'crul': did you mean curl?"),
+        (["rl", "-m", "objective=curl,crul"], "unknown objective option 'crul': did you mean curl?"),
+        (["rl", "experiment=zzz"], "unknown experiment option 'zzz': there are boxing_curl, noisy_cartpole"),
+        (["rl", "env=CartPol-v1"], "the nearest are CartPole-v1"),
+        (["rl", "env=cartpol"], "the nearest are cartpole"),
+        (["rl", "env=CartPole-v1,ALE/Pong-v5", "-m"], "a sweep over env must not mix ALE/ ids with others"),
+        (["rl", "env=gym"], "env.id must be given: env.id=…"),
+        (["rl", "seed=x"], "seed must be a whole number >= 0, got 'x'"),
+        (["rl", "steps=0"], "steps must be a whole number >= 1, got 0"),
+        (["rl", "weight=-1"], "weight must be a number >= 0, got -1"),
+        (["rl", "weight=.inf"], "weight must be a finite number >= 0, got inf"),
+        (["rl", "auxiliary.mode=both"], "unknown mode 'both'"),
+        (["rl", "agent.n_epochs=few"], "agent.n_epochs must be a number, got 'few'"),
+        (["rl", "+agent.momentum=1"], "PPO takes no argument 'momentum'"),
+        (["rl", "agent=sac"], "SAC: The algorithm only supports"),
+        (["rl", "resume=nowhere"], "resume must be a run folder, which has a config.yaml, got 'nowhere'"),
+        (["rl", "seed=a=b"], "cannot read 'seed=a=b'"),
+        (["compare"], "compare needs experiment=NAME"),
+        (["compare", "experiment=noisy_cartpole", "compare.seeds=none"], "compare.seeds must be a whole number >= 1"),
+        (["compare", "experiment=noisy_cartpole", "-m"], "make each value of a sweep an arm"),
+        (["compare", "experiment=noisy_cartpole", "+compare.arms.b=['sead=1']"], "unknown key 'sead'"),
+        (["compare", "experiment=noisy_cartpole", "+compare.arms.b=objective"], "compare.arms.b must be a list"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, words, sentence):
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert done.stderr.startswith("contraux: ") and done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr and not done.stdout
+
+
+def test_full_error_shows_the_traceback(tmp_path):
+    done = run("rl", "sead=1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr and "sead" in done.stderr
+
+
+def query(line, cwd):
+    done = run("-sc", "query=bash", cwd=cwd, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "choices"),
+    [
+        ("contraux ", ["rl", "compare", "--help", "--version"]),
+        ("contraux comp", ["compare"]),
+        ("contraux --v", ["--version"]),
+        ("contraux zzz ", []),
+        ("contraux rl agent=p", ["agent=ppo"]),
+        ("contraux rl objective=n", ["objective=none"]),
+        ("contraux rl agent=dqn agent.expl", [
+            "agent.exploration_final_eps=", "agent.exploration_fraction=", "agent.exploration_initial_eps="
+        ]),
+        ("contraux compare experiment=", ["experiment=boxing_curl", "experiment=noisy_cartpole"]),
+    ],
+)  # fmt: skip
+def test_completion(tmp_path, line, choices):
+    found = query(line, tmp_path)
+    start = line.split(" ")[-1]
+    assert [choice for choice in found if choice.startswith(start)] == choices
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_bash(tmp_path):
+    script = """
+    eval "$(contraux -sc install=bash)"
+    complete -p contraux
+    COMP_LINE="contraux rl env=noi"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=2
+    hydra_bash_completion
+    echo "${COMPREPLY[@]}"
+    """
+    environment = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    installed, completed = done.stdout.splitlines()
+    assert "hydra_bash_completion contraux" in installed
+    assert completed == "env=noisy_cartpole"

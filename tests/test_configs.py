@@ -1,0 +1,94 @@
+"""Every YAML says something that exists, and every option composes into the jobs."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+import contraux
+import contraux.__main__  # objective=none is known to the command line only
+
+CONFIGS = Path(contraux.__file__).parent / "configs"
+YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+OPTIONS = sorted(
+    f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}" for path in CONFIGS.rglob("*/*.yaml")
+) + ["objective=none"]
+HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_", "defaults"}
+NEEDS_MORE = {"env=gym": ["env.id=CartPole-v1"], "env=atari": ["env.id=ALE/Pong-v5"]}
+
+
+def nodes_with_target(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from nodes_with_target(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from nodes_with_target(child)
+
+
+def composed(job: str, *overrides: str) -> dict[str, Any]:
+    with initialize_config_module("contraux.configs", version_base="1.3"):
+        config = compose(job, list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        names = [str(key) for key in config if key != "hydra"]
+        return OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True, throw_on_missing=True)
+
+
+def test_the_walk_finds_something():
+    assert {"rl.yaml", "compare.yaml", "agent/ppo.yaml", "env/cartpole.yaml", "objective/curl.yaml"} <= set(YAMLS)
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_targets_exist_and_accept_their_keys(name):
+    for node in nodes_with_target(yaml.safe_load((CONFIGS / name).read_text())):
+        target = get_object(node["_target_"])
+        arguments = {key: value for key, value in node.items() if key not in HYDRA_WORDS}
+        inspect.signature(target).bind_partial(**arguments)
+        if node["_target_"] == "hydra.utils.get_class":
+            assert isinstance(get_object(node["path"]), type)
+
+
+@pytest.mark.parametrize("name", [name for name in YAMLS if name.startswith("agent/")])
+def test_agents_take_their_hyperparameters_at_the_defaults_of_sb3(name):
+    agent = yaml.safe_load((CONFIGS / name).read_text())
+    algorithm = get_object(agent.pop("algorithm")["path"])
+    for key in ("policy", "policy_kwargs", "learn", "evaluation_callback"):
+        agent.pop(key, None)
+    accepted = inspect.signature(algorithm).parameters
+    assert set(agent) <= set(accepted)
+    differing = {key for key, value in agent.items() if value != accepted[key].default}
+    assert differing <= {"buffer_size"}
+
+
+@pytest.mark.parametrize("job", ["rl", "compare"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes(job, option):
+    config = composed(job, option, *NEEDS_MORE.get(option, []))
+    assert config["agent"]["algorithm"]["_target_"] == "hydra.utils.get_class"
+    if option == "objective=none":
+        assert config["objective"] == {"source": None, "module": None}
+    else:
+        assert config["auxiliary"]["objective"] == config["objective"]
+
+
+@pytest.mark.parametrize("experiment", [path.stem for path in (CONFIGS / "experiment").glob("*.yaml")])
+def test_every_arm_of_every_experiment_composes_and_differs(experiment):
+    settings = composed("compare", f"experiment={experiment}")["compare"]
+    assert settings["name"] == experiment and settings["folder"] == f"runs/compare/{experiment}"
+    arms = settings["arms"]
+    assert next(iter(arms)) == "base" and {"weight_0", "auxiliary"} <= set(arms)
+    seen = [composed("compare", f"experiment={experiment}", *own) for own in arms.values()]
+    assert all(one != other for i, one in enumerate(seen) for other in seen[:i])
+
+
+def test_weight_reaches_the_auxiliary():
+    assert composed("rl", "weight=0.25")["auxiliary"]["weight"] == 0.25
