@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 CONFIGS = "contraux.configs"
 RESUMABLE = ("steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
@@ -76,8 +76,6 @@ def explain(job: str, words: list[str], error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         what = str(error).splitlines()[0]
         return f"cannot read {error.override!r} ({what}): quote a value with signs in it, \"key='a=b'\""
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} must be given: {error.full_key}=…"
     if isinstance(error, HydraException | OmegaConfBaseException):
         key = re.match(r"Could not override '([^']+)'", str(error))
         if key is not None:

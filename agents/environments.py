@@ -52,7 +52,9 @@ def make(
         raise ValueError(f"{id} needs a package that is not installed: {error}") from error
     if frame_stack > 1:
         env = VecFrameStack(env, frame_stack)
-    leaves = env.observation_space.values() if isinstance(env.observation_space, spaces.Dict) else [env.observation_space]
+    leaves = (
+        env.observation_space.values() if isinstance(env.observation_space, spaces.Dict) else [env.observation_space]
+    )
     images = [leaf for leaf in leaves if isinstance(leaf, spaces.Box) and is_image_space(leaf)]
     if any(not is_image_space_channels_first(image) for image in images):
         env = VecTransposeImage(env)

@@ -127,7 +127,9 @@ def measure(reps: int, only: str | None) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]], reps: int) -> None:
     """Print the table."""
-    table = Table("workload", "auxiliary", "CPU time / without", "range", "steps per CPU s", title=f"{reps} repetitions")
+    table = Table(
+        "workload", "auxiliary", "CPU time / without", "range", "steps per CPU s", title=f"{reps} repetitions"
+    )
     for row in rows:
         low, high = row["range"]
         table.add_row(

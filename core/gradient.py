@@ -43,10 +43,17 @@ def auxiliary_gradients(
         return gradients, _with_norm(outcome, torch.zeros_like(outcome.loss))
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
     if max_norm is not None:
-        # Out of place: autograd may hand the same memory to two parameters.
-        clipped = iter(torch._foreach_mul(found, (max_norm / norm).clamp(max=1.0)))
-        gradients = [None if gradient is None else next(clipped) for gradient in gradients]
+        gradients = _scaled(gradients, found, (max_norm / norm).clamp(max=1.0))
     return gradients, _with_norm(outcome, norm)
+
+
+def _scaled(gradients: list[Tensor | None], found: list[Tensor], factor: Tensor) -> list[Tensor | None]:
+    """Return the gradients times a factor; in place where each has its own memory, which autograd does not promise."""
+    if len({gradient.data_ptr() for gradient in found}) == len(found) and all(g.is_contiguous() for g in found):
+        torch._foreach_mul_(found, factor)
+        return gradients
+    clipped = iter(torch._foreach_mul(found, factor))
+    return [None if gradient is None else next(clipped) for gradient in gradients]
 
 
 def _with_norm(outcome: Outcome, norm: Tensor) -> Outcome:

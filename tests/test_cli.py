@@ -18,7 +18,13 @@ def run(*words, cwd, **environment):
     environment = {**os.environ, "COLUMNS": "200", **environment}
     environment.pop("HYDRA_FULL_ERROR", None) if "HYDRA_FULL_ERROR" not in environment else None
     return subprocess.run(
-        [PROGRAM, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+        [PROGRAM, *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -28,7 +34,9 @@ def test_help_and_version(tmp_path):
         assert done.returncode == 0
         assert "rl  " in done.stdout and "compare  " in done.stdout
     assert run("--version", cwd=tmp_path).stdout == f"contraux {contraux.__version__}\n"
-    module = subprocess.run([sys.executable, "-m", "contraux", "--version"], capture_output=True, text=True, cwd=tmp_path)
+    module = subprocess.run(
+        [sys.executable, "-m", "contraux", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
     assert module.stdout == f"contraux {contraux.__version__}\n"
 
 
@@ -74,7 +82,7 @@ def test_cfg_job_shows_what_the_line_says(tmp_path):
         (["rl", "seed=x"], "seed must be a whole number >= 0, got 'x'"),
         (["rl", "steps=0"], "steps must be a whole number >= 1, got 0"),
         (["rl", "weight=-1"], "weight must be a number >= 0, got -1"),
-        (["rl", "weight=.inf"], "weight must be a finite number >= 0, got inf"),
+        (["rl", "weight=inf"], "weight must be a finite number >= 0, got inf"),
         (["rl", "auxiliary.mode=both"], "unknown mode 'both'"),
         (["rl", "agent.n_epochs=few"], "agent.n_epochs must be a number, got 'few'"),
         (["rl", "+agent.momentum=1"], "PPO takes no argument 'momentum'"),

@@ -17,9 +17,10 @@ import contraux.__main__  # objective=none is known to the command line only
 
 CONFIGS = Path(contraux.__file__).parent / "configs"
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
-OPTIONS = sorted(
-    f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}" for path in CONFIGS.rglob("*/*.yaml")
-) + ["objective=none"]
+OPTIONS = [
+    *sorted(f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}" for path in CONFIGS.rglob("*/*.yaml")),
+    "objective=none",
+]
 HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_", "defaults"}
 NEEDS_MORE = {"env=gym": ["env.id=CartPole-v1"], "env=atari": ["env.id=ALE/Pong-v5"]}
 
