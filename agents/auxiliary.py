@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
+from torch import nn
 
 from ..clrl import ContrastiveAuxiliary, sidecar
 from ..clrl.discovery import choose_encoders
@@ -41,14 +42,9 @@ def with_auxiliary(algorithm: type[Algorithm]) -> type[Algorithm]:
     class WithAuxiliary(algorithm):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, auxiliary: str | ContrastiveAuxiliary | None = "temporal", **kwargs: Any):
             super().__init__(*args, **kwargs)
-            self.auxiliary = ContrastiveAuxiliary(auxiliary) if isinstance(auxiliary, str) else auxiliary
-            if self.auxiliary is not None:
-                if not isinstance(self.auxiliary, ContrastiveAuxiliary):
-                    raise ValueError(
-                        f"auxiliary must be a preset's name, a ContrastiveAuxiliary or None, got {auxiliary!r}"
-                    )
-                if kwargs.get("_init_setup_model", True):
-                    choose_encoders(self, self.auxiliary.encoder)  # a model without an encoder is told so now
+            self.auxiliary = _as_auxiliary(auxiliary)
+            if self.auxiliary is not None and kwargs.get("_init_setup_model", True):
+                choose_encoders(self, self.auxiliary.encoder)  # a model without an encoder is told so now
 
         def learn(self, total_timesteps: int, callback: MaybeCallback = None, *args: Any, **kwargs: Any) -> Any:
             """Train with the auxiliary; `callback` and what follows are Stable-Baselines3's."""
@@ -84,18 +80,39 @@ def with_auxiliary(algorithm: type[Algorithm]) -> type[Algorithm]:
                 beside.unlink(missing_ok=True)
 
         @classmethod
-        def load(cls, path: Any, *args: Any, auxiliary: Any = _ENTRY, **kwargs: Any) -> Any:
-            """Load model and auxiliary; pass `auxiliary` (or None) to use another than the saved one."""
+        def load(
+            cls,
+            path: Any,
+            *args: Any,
+            auxiliary: Any = _ENTRY,
+            objective: nn.Module | None = None,
+            trusted: bool = False,
+            **kwargs: Any,
+        ) -> Any:
+            """Load model and auxiliary; pass `auxiliary` (or None) to use another than the saved one.
+
+            `objective` and `trusted` are those of :meth:`~contraux.clrl.ContrastiveAuxiliary.load`.
+            """
             model = super().load(path, *args, **kwargs)
-            model.auxiliary = _extract(path) if auxiliary is _ENTRY else auxiliary
+            saved = auxiliary is _ENTRY
+            model.auxiliary = _extract(path, objective, trusted) if saved else _as_auxiliary(auxiliary)
             return model
 
     WithAuxiliary.__name__ = WithAuxiliary.__qualname__ = f"Contrastive{algorithm.__name__}"
+    WithAuxiliary.__module__ = __package__  # where the ready-made ones are found by pickle
     WithAuxiliary.__doc__ = (
         f"{algorithm.__name__} with a contrastive auxiliary (keyword `auxiliary`), which save and load keep.\n\n"
         f"{algorithm.__doc__ or ''}"
     )
     return WithAuxiliary
+
+
+def _as_auxiliary(auxiliary: Any) -> ContrastiveAuxiliary | None:
+    if isinstance(auxiliary, str):
+        return ContrastiveAuxiliary(auxiliary)
+    if auxiliary is not None and not isinstance(auxiliary, ContrastiveAuxiliary):
+        raise ValueError(f"auxiliary must be a preset's name, a ContrastiveAuxiliary or None, got {auxiliary!r}")
+    return auxiliary
 
 
 def _as_list(callback: MaybeCallback) -> list[BaseCallback]:
@@ -116,10 +133,11 @@ def _append(file: Any, auxiliary: ContrastiveAuxiliary | None) -> None:
             archive.write(entry, _ENTRY)
 
 
-def _extract(path: Any) -> ContrastiveAuxiliary | None:
+def _extract(path: Any, objective: nn.Module | None, trusted: bool) -> ContrastiveAuxiliary | None:
     if not isinstance(path, io.BufferedIOBase) and not Path(path).exists():
         path = Path(path).with_name(Path(path).name + ".zip")  # as Stable-Baselines3 looks for it
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         if _ENTRY not in archive.namelist():
             return None
-        return ContrastiveAuxiliary.from_state(*sidecar.read(Path(archive.extract(_ENTRY, folder))))
+        state = sidecar.read(Path(archive.extract(_ENTRY, folder)))
+    return ContrastiveAuxiliary.from_state(*state, objective=objective, trusted=trusted)

@@ -6,6 +6,7 @@ runs are kept when the comparison is started again; one that failed or was cut s
 (A Hydra sweeper would be the other way to say this, but Hydra takes sweepers only from a package `hydra_plugins`.)
 """
 
+import os
 import shutil
 import sys
 import threading
@@ -27,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..core.check import whole
 from . import job
 from .curves import draw
+from .recording import orphaned
 from .report import Results, as_markdown, as_values, show
 from .result import learning_curve, read_episodes
 
@@ -47,13 +49,18 @@ class Run(NamedTuple):
 
 
 def run_arm(cfg: DictConfig) -> None:
-    """Train one run; what it fails with stands in its `result.json`, and the others go on."""
+    """Train one run; what it fails with stands in its `result.json`, and the others go on.
+
+    A worker whose parent was killed ends here, so that it does not go on with runs a new start will do.
+    """
     try:
         job.perform(cfg)
     except Exception as error:
         folder = Path(HydraConfig.get().runtime.output_dir)
         if job.read_result(folder).get("status") != "failed":  # before it could write that itself
             job.write_json(folder / "result.json", job.failure({"arm": cfg.arm, "seed": cfg.seed}, error))
+    if orphaned():
+        os._exit(1)
 
 
 def main(cfg: DictConfig) -> None:

@@ -76,8 +76,6 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
     whole("seed", cfg.seed)
     whole("steps", cfg.steps, 1)
     number("weight", cfg.weight, low=0)
-    if OmegaConf.is_missing(cfg.env, "id"):
-        raise ValueError("env.id must be given: env.id=…, or env= and any Gymnasium id")
     algorithm = cfg.agent.algorithm.get("path", "")
     if algorithm.startswith("sb3_contrib") and importlib.util.find_spec("sb3_contrib") is None:
         raise ValueError(f"{algorithm} needs sb3-contrib, which is not installed: pip install 'contraux[contrib]'")

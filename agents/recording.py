@@ -77,8 +77,6 @@ class Stop(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
         self.reason: str | None = None
-        parent = multiprocessing.parent_process()
-        self._parent = None if parent is None else parent.pid
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -101,9 +99,15 @@ class Stop(BaseCallback):
             restore()
 
     def _on_step(self) -> bool:
-        if self._parent is not None and os.getppid() != self._parent:
+        if orphaned():
             self.reason = "end of the parent process"
         return self.reason is None
+
+
+def orphaned() -> bool:
+    """Return whether this is a worker process whose parent has ended."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and os.getppid() != parent.pid
 
 
 class ProgressBar(ProgressBarCallback):

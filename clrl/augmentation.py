@@ -32,6 +32,7 @@ class ObservationAugmentation(BaseCallback):
         self.views: Views = dict(views)
         self.seed = seed
         self.generator = torch.Generator()
+        self._seeded = False
 
     def _init_callback(self) -> None:
         policy = self.model.policy
@@ -42,7 +43,9 @@ class ObservationAugmentation(BaseCallback):
                 f"views must change at least one kind of observation among {kinds}, "
                 f"got views for {sorted(kind for kind, view in self.views.items() if view is not None)}"
             )
-        self.generator.manual_seed(self.seed if self.seed is not None else self.model.seed or 0)
+        if not self._seeded:
+            self.generator.manual_seed(self.seed if self.seed is not None else self.model.seed or 0)
+            self._seeded = True
         watch(self.model, self, "an observation augmentation")
 
     def _on_training_start(self) -> None:

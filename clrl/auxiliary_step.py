@@ -3,6 +3,7 @@
 Shape legend: N windows, D features.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -45,7 +46,8 @@ class AuxiliaryStep:
         self, encoder: nn.Module, host: Optimizer, source: Source, objective: Objective, settings: StepSettings
     ):
         self.encoder, self.host, self.source, self.objective, self.settings = encoder, host, source, objective, settings
-        self.encoder_parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+        owned = {id(parameter) for group in host.param_groups for parameter in group["params"]}
+        self.encoder_parameters = [p for p in encoder.parameters() if p.requires_grad and id(p) in owned]
         self.heads = cast(nn.Module, objective)
         self.head_parameters = [parameter for parameter in self.heads.parameters() if parameter.requires_grad]
         self.optimizer = self._make_optimizer()
@@ -132,17 +134,20 @@ class AuxiliaryStep:
         """Means over the updates since the last call, in one transfer from the device; empty if there were none.
 
         Raises:
-            FloatingPointError: the auxiliary loss was not finite.
+            FloatingPointError: the auxiliary loss was not finite (a warning where the weight is 0).
         """
         if not self._seen:
             return {}
         metrics = dict(zip(self._metrics, torch.stack(self._seen).mean(dim=0).tolist(), strict=True))
         self._seen = []
         if not abs(metrics["loss"]) < float("inf"):
-            raise FloatingPointError(
+            sentence = (
                 f"the auxiliary loss must be finite, got {metrics['loss']} after {self.updates} updates; "
                 "lower weight or learning_rate, or raise the objective's temperature"
             )
+            if self.settings.weight:
+                raise FloatingPointError(sentence)
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)  # the host is not touched and goes on
         return metrics
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

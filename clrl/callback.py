@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -15,14 +16,14 @@ from torch import nn
 
 from ..core.check import choice, number, whole
 from ..core.preset import build, preset
-from . import sidecar
+from . import sidecar, state
 from .auxiliary_step import AuxiliaryStep, StepSettings
 from .discovery import choose_encoders
-from .host_store import make_store
+from .host_store import check_room, follow, make_store
 from .observations import Observer
 from .sources import ObservationPairs
 from .stores import ReplayRows
-from .watch import watch
+from .watch import peers, watch
 
 _FALLBACK_BATCH = 256
 
@@ -91,18 +92,20 @@ class ContrastiveAuxiliary(BaseCallback):
         self.steps: dict[str, AuxiliaryStep] = {}
         self._owner: BaseAlgorithm | None = None
         self._learn: Any = None
-        self._restored: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+        self._restored: state.State | None = None
+        self._seen_timesteps = -1
         self._trusted = True  # False once the config came out of a file
 
     def _resolve(self, objective: Any) -> tuple[DictConfig | None, nn.Module | None]:
-        if isinstance(objective, nn.Module):
+        if isinstance(objective, nn.Module) and callable(getattr(objective, "update", None)):
             return None, objective
-        config = preset(objective) if isinstance(objective, str) else OmegaConf.create(objective)
-        if not isinstance(config, DictConfig) or not {"source", "module"} <= set(config):
+        plain = isinstance(objective, Mapping | DictConfig) and {"source", "module"} <= set(objective)
+        if not isinstance(objective, str) and not plain:
             raise ValueError(
-                f"objective must be a preset's name, a config with the keys source and module, or an nn.Module, "
-                f"got {objective!r}"
+                f"objective must be a preset's name, a config with the keys source and module, or an nn.Module with "
+                f"update() that turns Pairs into an Outcome, got {objective!r}"
             )
+        config = preset(objective) if isinstance(objective, str) else cast(DictConfig, OmegaConf.create(objective))
         config = copy.deepcopy(config)
         if self.k is not None:
             config.source.k = self.k
@@ -119,14 +122,19 @@ class ContrastiveAuxiliary(BaseCallback):
         if self._owner is None:
             self._build()
             self._owner = self.model
+        else:
+            self._rebind()
         watch(self.model, self, f"a contrastive auxiliary ({self.name})")
 
     def _on_training_start(self) -> None:
         self._learn = self.model.start_time
         self.store.interrupt()
-        self._updates_at_start = self.updates
+        self._seen_timesteps, self._updates_at_start = -1, self.updates
 
     def _on_step(self) -> bool:
+        if self.num_timesteps == self._seen_timesteps:
+            return True  # the same callback, passed twice
+        self._seen_timesteps = self.num_timesteps
         if isinstance(self.store, ReplayRows):
             self.store.before_add()
         else:
@@ -135,8 +143,15 @@ class ContrastiveAuxiliary(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        if self.updates == self._updates_at_start and self.verbose:
-            print(f"auxiliary: no update took part in this learn() ({self.model.num_timesteps} timesteps)")
+        self._learn = None
+        self.locals, self.globals = {}, {}  # they hold modules, which nothing can copy
+        if self.updates == self._updates_at_start:
+            warnings.warn(
+                f"the auxiliary took part in no update of this learn(), which ended at {self.model.num_timesteps} "
+                f"timesteps; it waits for {self._host_batch()} stored observations (batch_size)",
+                UserWarning,
+                stacklevel=2,
+            )
 
     # --- building and attaching ---------------------------------------------------------------------------------------
 
@@ -153,12 +168,25 @@ class ContrastiveAuxiliary(BaseCallback):
         )
         with _own_initialisation(seed):
             for host, optimizer in chosen:
-                objective = self._make_objective(host.module).to(model.device)
+                objective = self._make_objective(host.module, shared=len(chosen) > 1).to(model.device)
                 source = self._make_source(host.module).to(model.device)
+                check_room(self.store, model.n_envs, settings.batch_size, source.horizon)
                 self.steps[host.names[0]] = AuxiliaryStep(host.module, optimizer, source, objective, settings)
         if self._restored is not None:
-            self._restore(*self._restored)
+            state.restore(self, self._restored)
             self._restored = None
+
+    def _rebind(self) -> None:
+        """Follow what the host may have replaced between two `learn`: optimizer, replay buffer, normalisation."""
+        chosen = {host.names[0]: (host.module, found) for host, found in choose_encoders(self.model, self.encoder)}
+        if {name: module for name, (module, _) in chosen.items()} != {n: s.encoder for n, s in self.steps.items()}:
+            raise ValueError(
+                f"the model's encoders must stay those the auxiliary was made for, {sorted(self.steps)}, "
+                f"got others now ({sorted(chosen)}): make a new ContrastiveAuxiliary"
+            )
+        for name, (_, optimizer) in chosen.items():
+            self.steps[name].host = optimizer
+        self.store = follow(self.store, self.model, self.observer, self.buffer_size)
 
     def _host_batch(self) -> int:
         return self.batch_size or getattr(self.model, "batch_size", None) or _FALLBACK_BATCH
@@ -168,9 +196,9 @@ class ContrastiveAuxiliary(BaseCallback):
             return ObservationPairs(encoder, self.observer, k=1 if self.k is None else self.k)
         return build(self.config.source, trusted=self._trusted)(encoder, self.observer)
 
-    def _make_objective(self, encoder: nn.Module) -> Any:
+    def _make_objective(self, encoder: nn.Module, shared: bool) -> Any:
         if self.config is None:
-            return copy.deepcopy(self.module) if self.encoder == "all" else self.module
+            return copy.deepcopy(self.module) if shared else self.module
         return build(self.config.module, trusted=self._trusted)(encoder.features_dim)
 
     def attached(self, model: BaseAlgorithm) -> Any:
@@ -187,7 +215,8 @@ class ContrastiveAuxiliary(BaseCallback):
 
     def _log(self) -> None:
         for name, step in self.steps.items():
-            prefix = "auxiliary/" if len(self.steps) == 1 else f"auxiliary/{name}/"
+            prefix = "auxiliary/" if peers(self.model, self) == 1 else f"auxiliary/{self.name}/"
+            prefix += "" if len(self.steps) == 1 else f"{name}/"
             for metric, value in step.take_metrics().items():
                 self.logger.record(prefix + metric, value)
             self.logger.record(prefix + "updates", step.updates, exclude="tensorboard")
@@ -248,7 +277,7 @@ class ContrastiveAuxiliary(BaseCallback):
         if objective is None and values["objective"] is None:
             raise ValueError(
                 "the auxiliary was made from an objective module, whose code is not saved, got objective=None: "
-                "pass the module again, ContrastiveAuxiliary.load(path, objective=…)"
+                "pass the module again, load(path, objective=…)"
             )
         auxiliary = cls(values["objective"] if objective is None else objective, **values["settings"])
         auxiliary.name = values["name"]
@@ -256,53 +285,9 @@ class ContrastiveAuxiliary(BaseCallback):
         auxiliary._trusted = trusted or objective is not None
         return auxiliary
 
-    def state(self, *, include_buffer: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def state(self, *, include_buffer: bool = True) -> state.State:
         """Everything `learn` needs to go on, as tensors by name and plain values; before it, the settings alone."""
-        if self._restored is not None:
-            return self._restored
-        tensors: dict[str, torch.Tensor] = {}
-        values: dict[str, Any] = {
-            "name": self.name,
-            "objective": None if self.config is None else OmegaConf.to_container(self.config, resolve=True),
-            "settings": {
-                name: getattr(self, name)
-                for name in (
-                    "weight", "mode", "encoder", "every", "batch_size", "buffer_size", "learning_rate", "max_grad_norm",
-                    "k", "seed",
-                )
-            },
-        }  # fmt: skip
-        if not self.steps:
-            return tensors, values
-        tensors["generator"], values["encoders"] = self.generator.get_state(), {}
-        for name, step in self.steps.items():
-            step_tensors, values["encoders"][name] = step.state()
-            tensors |= {f"{name}/{key}": value for key, value in step_tensors.items()}
-        if include_buffer:
-            ring_tensors, values["store"] = self.store.state()
-            tensors |= {f"store/{key}": value for key, value in ring_tensors.items()}
-        return tensors, values
-
-    def _restore(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
-        if set(values["encoders"]) != set(self.steps):
-            raise ValueError(
-                f"the saved auxiliary must belong to the encoders {sorted(self.steps)} of this model, "
-                f"got one for {sorted(values['encoders'])}"
-            )
-        self.generator.set_state(tensors["generator"])
-        for name, step in self.steps.items():
-            step.load_state(_below(tensors, f"{name}/"), values["encoders"][name])
-        if "store" in values:
-            if values["store"]["kind"] != self.store.kind:
-                raise ValueError(
-                    f"the saved auxiliary must draw from a {self.store.kind} as this model does, "
-                    f"got one that drew from a {values['store']['kind']}"
-                )
-            self.store.load_state(_below(tensors, "store/"), values["store"])
-
-
-def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return self._restored or state.gather(self, include_buffer=include_buffer)
 
 
 @contextmanager

@@ -78,6 +78,10 @@ def find_encoders(model: BaseAlgorithm) -> list[HostEncoder]:
             encoders.append(HostEncoder(tuple(names[key]), module, _roles(names[key]), owning))
     if not encoders:
         found = ", ".join(f"{type(module).__name__} at policy.{names[key][0]}" for key, module in modules.items())
+        if any(True for module in modules.values() for _ in module.parameters()):
+            raise ValueError(
+                f"the auxiliary joins an optimizer that trains an encoder, found frozen ones only: {found}"
+            )
         raise ValueError(
             f"the auxiliary trains an encoder with parameters, found {found or 'no features extractor'} on {kind}; "
             "make the model with policy_kwargs=contraux.clrl.vector_encoder() (or a CnnPolicy for images)"

@@ -23,7 +23,8 @@ def make_store(model: BaseAlgorithm, observer: Observer, buffer_size: int) -> Re
     if replay is not None and ReplayRows.readable(replay):
         return ReplayRows(replay, model.get_vec_normalize_env())
     env = model.get_env()
-    n_frames = 1 if env is None else stacked_frames(env)
+    images = "image" in observer.kinds.values()
+    n_frames = stacked_frames(env) if env is not None and images else 1
     leaves = {}
     for name, space in observer.leaves.items():
         shape = observer.shape(name)
@@ -35,6 +36,35 @@ def make_store(model: BaseAlgorithm, observer: Observer, buffer_size: int) -> Re
     return RingBuffer(buffer_size, model.n_envs, leaves)
 
 
+def follow(
+    store: ReplayRows | RingBuffer, model: BaseAlgorithm, observer: Observer, buffer_size: int
+) -> ReplayRows | RingBuffer:
+    """The store to go on with: the same, unless the host has another replay buffer or number of environments now."""
+    fresh = make_store(model, observer, buffer_size)
+    if isinstance(fresh, ReplayRows) and isinstance(store, ReplayRows) and store.buffer is fresh.buffer:
+        store.vec_normalize = fresh.vec_normalize
+        return store
+    if isinstance(fresh, RingBuffer) and isinstance(store, RingBuffer) and len(fresh.written) == len(store.written):
+        return store
+    return fresh
+
+
+def check_room(store: ReplayRows | RingBuffer, n_envs: int, batch_size: int, horizon: int) -> None:
+    """Refuse a ring buffer that can never fill a batch, or never hold a window: it would silently train nothing.
+
+    Raises:
+        ValueError: the sentence says how many frames it takes.
+    """
+    if isinstance(store, ReplayRows):
+        return
+    needed = max(batch_size, n_envs * (horizon + store.history + 1))
+    if store.length * n_envs < needed:
+        raise ValueError(
+            f"buffer_size must hold a batch of {batch_size} and windows of k + 1 = {horizon + 1} observations in "
+            f"each of {n_envs} environments, at least {needed} frames, got {store.length * n_envs}"
+        )
+
+
 def stacked_frames(env: VecEnv) -> int:
     """How many frames an observation stacks: `VecFrameStack`'s, or gymnasium's `FrameStackObservation`'s, or 1."""
     inner: Any = env
@@ -42,7 +72,5 @@ def stacked_frames(env: VecEnv) -> int:
         if isinstance(inner, VecFrameStack):
             return int(inner.stacked_obs.n_stack)
         inner = inner.venv
-    try:
-        return int(inner.get_attr("stack_size", indices=[0])[0])
-    except AttributeError:
-        return 1
+    # Asked first: a worker process of SubprocVecEnv does not survive an attribute that is not there.
+    return int(inner.get_attr("stack_size", indices=[0])[0]) if inner.has_attr("stack_size") else 1

@@ -63,6 +63,8 @@ class Observer:
         for name, values in observations.items():
             view = views.get(self.kinds[name])
             tensor = torch.as_tensor(values, device=self.device)
-            seen[name] = tensor if view is None else view(tensor, generator)
+            if view is not None:
+                tensor = view(tensor.float() if self.kinds[name] == "vector" else tensor, generator)
+            seen[name] = tensor
         raw = seen if isinstance(self.space, spaces.Dict) else seen[""]
         return preprocess_obs(raw, self.space, normalize_images=self.normalize_images)

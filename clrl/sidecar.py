@@ -35,10 +35,22 @@ def write(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     metadata = {"format": _FORMAT, "values": json.dumps(values)}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
+        save_file(_apart(tensors), beside, metadata)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each with memory of its own, which safetensors insists on."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        apart[name] = plain.clone() if place in seen else plain
+        seen.add(place)
+    return apart
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

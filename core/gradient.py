@@ -49,7 +49,7 @@ def auxiliary_gradients(
 
 def _scaled(gradients: list[Tensor | None], found: list[Tensor], factor: Tensor) -> list[Tensor | None]:
     """Return the gradients times a factor; in place where each has its own memory, which autograd does not promise."""
-    if len({gradient.data_ptr() for gradient in found}) == len(found) and all(g.is_contiguous() for g in found):
+    if len({gradient.untyped_storage().data_ptr() for gradient in found}) == len(found):
         torch._foreach_mul_(found, factor)
         return gradients
     clipped = iter(torch._foreach_mul(found, factor))

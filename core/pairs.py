@@ -54,5 +54,5 @@ class Objective(Protocol):
         ...
 
     def update(self) -> None:
-        """Move what follows the weights without a gradient (momentum heads). Called after each optimizer step."""
+        """Move what follows the weights without a gradient (momentum heads). Called once for each update."""
         ...

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
+from inspect import isclass, isfunction
 from typing import Any
 
 import yaml
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from .check import choice
 
 PACKAGE = "contraux"
+PARTS = (f"{PACKAGE}.core.", f"{PACKAGE}.clrl.sources.")
+"""Where the parts of an objective are defined: what a config may name that nobody vouched for."""
 
 
 def presets() -> list[str]:
@@ -60,15 +63,15 @@ def preset(name: str, *overrides: str) -> DictConfig:
 def build(config: Any, *, trusted: bool = False) -> Any:
     """Return the object that one node of a config describes by its `_target_` (Hydra's `instantiate`).
 
-    A config is code: it can call whatever it names. Unless it is `trusted`, every `_target_` in it must be something
-    that contraux itself defines.
+    A config is code: it can call whatever it names. Unless it is `trusted`, every `_target_` in it must be a class or
+    function that contraux defines as a part of objectives; not, for example, a class's `load`, which reads pickles.
 
     Args:
         config: a mapping with `_target_`, for example `preset("curl").module`.
-        trusted: allow targets outside contraux, because you wrote the config.
+        trusted: allow any target, because you wrote the config.
 
     Raises:
-        ValueError: no `_target_`, or one outside contraux; also whatever the constructor finds wrong.
+        ValueError: no `_target_`, or one that is not allowed; also whatever the constructor finds wrong.
     """
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     if not isinstance(plain, Mapping) or "_target_" not in plain:
@@ -77,7 +80,7 @@ def build(config: Any, *, trusted: bool = False) -> Any:
         for target in _targets(plain):
             if not _ours(target):
                 raise ValueError(
-                    f"a config is code, and this one would run {target!r}, which is outside {PACKAGE}; pass "
+                    f"a config is code, and this one would run {target!r}, which is no part of an objective; pass "
                     "trusted=True if you wrote it"
                 )
     try:
@@ -89,14 +92,16 @@ def build(config: Any, *, trusted: bool = False) -> Any:
 
 
 def _ours(target: Any) -> bool:
-    """Return whether the dotted name is defined by contraux, not merely reachable through one of its imports."""
-    if not isinstance(target, str) or not target.startswith(f"{PACKAGE}."):
+    """Return whether the dotted name is one of our parts, and not merely reachable through an import or a class."""
+    if not isinstance(target, str) or not target.startswith(PARTS):
         return False
     try:
-        module = getattr(get_object(target), "__module__", None) or ""
+        found = get_object(target)
     except (ImportError, ValueError) as error:
         raise ValueError(f"{target!r} does not exist: {error}") from error
-    return module.startswith(f"{PACKAGE}.") and module != __name__  # this module can run what it was not shown
+    module = getattr(found, "__module__", None) or ""
+    plain = isclass(found) or (isfunction(found) and "." not in found.__qualname__)
+    return plain and module.startswith(PARTS) and module != __name__  # this module can run what it was not shown
 
 
 def _targets(node: Any) -> Iterator[Any]:

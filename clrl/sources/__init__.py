@@ -1,6 +1,6 @@
 """Sources: how observations become pairs of features. A source holds the host's encoder and its momentum copy."""
 
 from .observation_pairs import ObservationPairs
-from .source import Source, SourceFactory
+from .source import Source
 
-__all__ = ["ObservationPairs", "Source", "SourceFactory"]
+__all__ = ["ObservationPairs", "Source"]

@@ -3,10 +3,9 @@
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.pairs import Pairs
-from ..observations import Observer
 from ..stores import Window
 
 
@@ -21,17 +20,9 @@ class Source(Protocol):
         ...
 
     def update(self) -> None:
-        """Move what follows the encoder without a gradient. Called after each optimizer step."""
+        """Move what follows the encoder without a gradient. Called once for each auxiliary update."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
         """The momentum copy, if there is one."""
-        ...
-
-
-class SourceFactory(Protocol):
-    """What a preset's `source` node instantiates to."""
-
-    def __call__(self, encoder: nn.Module, observer: Observer) -> Source:
-        """Build the source for one encoder of the host."""
         ...

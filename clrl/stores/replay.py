@@ -109,7 +109,10 @@ class ReplayRows:
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Where continuity is broken; the transitions themselves are the host's to save."""
-        return {"broken": torch.from_numpy(self.broken)}, {"kind": self.kind, "seen": list(self._seen)}
+        return {"broken": torch.from_numpy(self.broken)}, {
+            "kind": self.kind,
+            "seen": [int(self.buffer.pos), bool(self.buffer.full)],
+        }
 
     def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Put :meth:`state` back, if the host's buffer is where it was then; else it is looked through anew."""

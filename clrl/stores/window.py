@@ -40,15 +40,16 @@ def horizon_error(horizon: int, longest: int) -> ValueError:
 def accept(size: int, limit: int, valid: "Acceptance", generator: torch.Generator) -> np.ndarray | None:
     """Draw `size` integers uniformly from those below `limit` for which `valid` holds, without listing them first.
 
-    A few rounds of rejection serve the usual case, in which most candidates are valid; the exhaustive search that
-    follows is exact, and returns None where nothing is valid.
+    Rejection serves all but hopeless cases, each round as large as the rate of acceptance so far asks for; the
+    exhaustive search that follows is exact, and returns None where nothing is valid.
     """
-    kept = np.empty(0, dtype=np.int64)
-    for _ in range(4):
-        candidates = torch.randint(limit, (size + size // 4 + 8,), generator=generator).numpy()
-        kept = np.concatenate([kept, candidates[valid(candidates)]])
+    kept, tried, draw = np.empty(0, dtype=np.int64), 0, size + size // 4 + 8
+    for _ in range(5):
+        candidates = torch.randint(limit, (draw,), generator=generator).numpy()
+        kept, tried = np.concatenate([kept, candidates[valid(candidates)]]), tried + draw
         if len(kept) >= size:
             return kept[:size]
+        draw = int(min((size - len(kept)) * 1.5 * tried / max(len(kept), 1) + 8, 64 * size))
     everything = np.arange(limit)
     everything = everything[valid(everything)]
     if not len(everything):
