@@ -23,6 +23,8 @@ install: $(STAMP) ## create .venv and install everything pinned in constraints.t
 demo: $(STAMP) ## the paired comparison on noisy CartPole, then CURL on Boxing from pixels
 	$(BIN)/contraux compare experiment=noisy_cartpole
 	$(BIN)/contraux rl experiment=boxing_curl
+	@echo; echo "What the comparison found:"; grep '^\* ' runs/compare/noisy_cartpole/table.md
+	@echo "table: runs/compare/noisy_cartpole/table.md   picture: runs/compare/noisy_cartpole/curves.png"
 
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest
