@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIGS = "contraux.configs"
-RESUMABLE = ("steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
+VOUCHED_FOR = ("contraux.", "stable_baselines3.", "sb3_contrib.", "hydra.utils.get_class")
+RESUMABLE = ("trusted", "steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
 
 
 def prepare(job: str, words: list[str]) -> list[str]:
@@ -52,8 +53,26 @@ def _resume(folder: Path, words: list[str]) -> list[str]:
             raise ValueError(
                 f"a resumed run keeps its settings: beside resume only {', '.join(RESUMABLE)} may change, got {word!r}"
             )
+    outside = sorted(set(_named(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))))
+    if outside and "trusted=true" not in words:
+        raise ValueError(
+            f"a config is code, and the one in {folder} would run {outside[0]}, which is neither contraux's nor "
+            "Stable-Baselines3's; add trusted=true if you wrote it"
+        )
     here = [f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=none"]
     return ["--config-dir", str(folder), "--config-name", "config", *words, *here]
+
+
+def _named(node: Any) -> Iterator[str]:
+    """The dotted names a config would run (`_target_`, and the `path` of a class) that nobody vouched for."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        for key, child in node.items():
+            path = key == "path" and "_target_" in node
+            if (key == "_target_" or path) and not str(child).startswith(VOUCHED_FOR):
+                yield str(child)
+            yield from _named(child)
 
 
 def _quoted(path: Path) -> str:

@@ -32,7 +32,12 @@ from .recording import orphaned
 from .report import Results, as_markdown, as_values, show
 from .result import learning_curve, read_episodes
 
-WITHOUT_EFFECT = ("compare", "progress_bar", "resume")  # keys that may differ between two starts of one comparison
+WITHOUT_EFFECT = (
+    "compare",
+    "progress_bar",
+    "resume",
+    "trusted",
+)  # keys that may differ between two starts of one comparison
 
 
 class Run(NamedTuple):

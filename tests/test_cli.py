@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import contraux
 
@@ -102,6 +103,18 @@ def test_a_mistake_is_one_sentence(tmp_path, words, sentence):
     assert sentence in done.stderr
     assert done.stderr.startswith("contraux: ") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr and not done.stdout
+
+
+def test_a_run_folder_from_elsewhere_is_shown_to_be_code(tmp_path):
+    config = {"seed": 0, "env": {"_target_": "os.system", "command": "touch owned"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = run("rl", f"resume={tmp_path}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "would run os.system, which is neither contraux's nor" in done.stderr
+    config["env"] = {"_target_": "hydra.utils.get_class", "path": "evil.Class"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "would run evil.Class" in run("rl", f"resume={tmp_path}", cwd=tmp_path).stderr
+    assert not (tmp_path / "owned").exists()
 
 
 def test_full_error_shows_the_traceback(tmp_path):
