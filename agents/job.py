@@ -113,7 +113,7 @@ def train(
     callbacks: list[BaseCallback],
     steps: int,
     seed: int,
-    evaluation_callback: type[EvalCallback],
+    evaluation_callback: Callable[..., EvalCallback],
     evaluate_every: int | None,
     evaluation_episodes: int,
     checkpoint_every: int | None,

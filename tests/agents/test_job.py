@@ -72,6 +72,32 @@ def test_every_agent_by_its_name(tmp_path, agent):
     assert read(only_run(tmp_path))["status"] == "completed"
 
 
+MASKED = """
+import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Env(CartPoleEnv):
+    def action_masks(self):
+        return np.array([True, False])  # always to the left: falls within ten steps
+"""
+
+
+def test_masks_hold_while_learning_and_evaluating(tmp_path):
+    (tmp_path / "masked.py").write_text(MASKED)
+    words = ["rl", "agent=maskable_ppo", *TINY, "agent.n_steps=32", "agent.batch_size=32", "steps=128",
+             "auxiliary.batch_size=16", "tensorboard=false"]  # fmt: skip
+    own = "env.id={_target_: hydra.utils.get_object, path: masked.Env}"
+    done = contraux(*words, own, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    assert all(float(row["return"]) < 12 for row in rows(run / "episodes.csv"))
+    assert read(run)["evaluation"]["mean"] < 12
+    without = contraux(*words, cwd=tmp_path)
+    assert without.returncode == 2 and "does not support action masking" in without.stderr
+    done = contraux(*words, "agent.learn.use_masking=false", "hydra.run.dir=plain", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_weight_zero_equals_the_plain_algorithm_and_another_seed_does_not(tmp_path):
     hashes = {}
     for name, words in {
