@@ -150,6 +150,9 @@ def nearest(kind: str, found: str, known: Iterable[str]) -> str:
 def nearest_key(found: str, known: Iterable[str]) -> str:
     """Like :func:`nearest` for dotted keys: `n_epoch` finds `agent.n_epochs`, and what stands before counts less."""
     known = list(known)
+    open_ended = [key for key in known if key.endswith("kwargs") and (found == key or found.startswith(f"{key}."))]
+    if open_ended:
+        return f"{open_ended[0]} takes any entry, with a + before it: +{open_ended[0]}.NAME=VALUE, got {found!r}"
     likeness = {key: _likeness(found, key) for key in known}
     best = max(likeness.values())
     near = [key for key in sorted(known, key=lambda key: -likeness[key]) if likeness[key] > max(0.6, best - 0.1)]

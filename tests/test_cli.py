@@ -72,6 +72,8 @@ def test_cfg_job_shows_what_the_line_says(tmp_path):
         (["rl", "agent.n_epoch=1"], "unknown key 'agent.n_epoch': did you mean agent.n_epochs?"),
         (["rl", "agent=dqn", "agent.tua=1"], "unknown key 'agent.tua': did you mean agent.tau?"),
         (["rl", "objective.sorce.k=2"], "unknown key 'objective.sorce.k': did you mean objective.source.k?"),
+        (["rl", "agent.policy_kwargs={net_arch: [8]}"], "+agent.policy_kwargs.NAME=VALUE"),
+        (["rl", "env.kwargs.gravity=1"], "env.kwargs takes any entry, with a + before it: +env.kwargs.NAME=VALUE"),
         (["rl", "agent=poo"], "unknown agent option 'poo': did you mean ppo?"),
         (["rl", "objective=crul"], "unknown objective option 'crul': did you mean curl?"),
         (["rl", "-m", "objective=curl,crul"], "unknown objective option 'crul': did you mean curl?"),
