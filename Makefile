@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench slow clean
+.PHONY: help install demo test check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,9 +28,6 @@ demo: $(STAMP) ## the paired comparison on noisy CartPole, then CURL on Boxing f
 
 test: $(STAMP) ## the test suite
 	$(BIN)/python -m pytest
-
-slow: $(STAMP) ## evidence runs of minutes
-	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

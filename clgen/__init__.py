@@ -1,1 +1,1 @@
-""""""
+"""The generative host, discriminators and denoisers: nothing stands here yet."""
