@@ -3,7 +3,7 @@
 Shape legend: N queries, M keys of the batch, Q remembered keys, D feature dimension.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -15,9 +15,10 @@ from .check import number, shape, whole
 from .encoders import MomentumEncoder
 from .kernels import cosine_info_nce
 from .losses import info_nce
+from .masks import check_candidates, exclude_mask, positive_mask
 from .metrics import contrastive_metrics
-from .pairs import Outcome, Pairs
-from .samplers import InBatch, Sampler
+from .pairs import Outcome, Pairs, SameLabel
+from .samplers import InBatch, Memory, Sampler
 from .similarity import cosine
 
 HeadFactory = Callable[[int], nn.Module]
@@ -74,7 +75,9 @@ class Contrastive(nn.Module):
         self.loss = _own(loss)
         self._in_one_node = _is(self.similarity, cosine) and _is(self.loss, info_nce) and self.sampler.uniform
         with torch.no_grad():  # a Bilinear or Queue of another dimension says so here, not at the first batch
-            self.similarity(torch.zeros(2, out), self.sampler.columns(torch.zeros(2, out)))
+            self.similarity(torch.zeros(2, out), torch.zeros(2, out))
+            self.sampler.eval().remember(torch.zeros(2, out), {})
+            self.sampler.train()
 
     def forward(self, pairs: Pairs) -> Outcome:
         """Return loss and metrics of `contraux.core.contrastive_metrics`; in training mode a queue remembers the keys.
@@ -87,34 +90,45 @@ class Contrastive(nn.Module):
             if features.ndim != 2 or features.shape[1] != self.dim:
                 found = f"dimension {features.shape[1]}" if features.ndim == 2 else f"shape {shape(features)}"
                 raise ValueError(f"features have {found}, the objective was built for {self.dim} (in {name})")
-        if exclude is not None and (exclude.dtype != torch.bool or exclude.shape != (len(query), len(key))):
-            raise ValueError(
-                f"exclude must be bool {(len(query), len(key))}, queries x keys, got {exclude.dtype} {shape(exclude)}"
-            )
+        check_candidates(len(query), len(key), positive, exclude)
         query, key = self._project(query, key)
         if self.prediction is not None:
             query = self.prediction(query)
-        columns = self.sampler.columns(key)
-        indices = positive.dtype == torch.long and positive.shape == query.shape[:1]
-        if self._in_one_node and indices and exclude is None:
+        context = pairs.context
+        if isinstance(positive, SameLabel):
+            context = {**context, "label": positive.query, "key_label": positive.key}
+        memory = self.sampler.memory()
+        if self._in_one_node and isinstance(positive, Tensor) and positive.ndim == 1 and exclude is None:
+            columns = key if memory is None else torch.cat((key, memory.key))
             loss, similarity = cosine_info_nce(query, columns, positive, self.temperature)
             metrics = contrastive_metrics(similarity, positive, None, self.temperature, loss.detach())
         else:
-            loss, metrics = self._composed(query, columns, positive, exclude, len(columns) - len(key))
-        self.sampler.remember(key)
-        return Outcome(loss, metrics)
+            loss, metrics = self._composed(query, key, positive, exclude, context, memory)
+        self.sampler.remember(key, context)
+        return Outcome(loss, {**metrics, **self.sampler.metrics()})
 
     def _composed(
-        self, query: Tensor, columns: Tensor, positive: Tensor, exclude: Tensor | None, remembered: int
+        self,
+        query: Tensor,
+        key: Tensor,
+        positive: Tensor | SameLabel,
+        exclude: Tensor | None,
+        context: Mapping[str, Tensor],
+        memory: Memory | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Similarity, sampler and loss one after the other."""
-        similarity = self.similarity(query, columns)
-        if remembered:
+        if isinstance(positive, SameLabel):
+            positive = positive_mask(positive, len(key))
+        exclude = exclude_mask(exclude, len(key))
+        if memory is not None:
+            remembered = len(memory.key)
             positive = positive if positive.ndim == 1 else _widen(positive, remembered)
             exclude = exclude if exclude is None else _widen(exclude, remembered)
-        weights = self.sampler(similarity, positive, exclude)
-        loss = self.loss(similarity, positive, weights, temperature=self.temperature)
-        return loss, contrastive_metrics(similarity, positive, weights, self.temperature)
+            key = torch.cat((key, memory.key))
+        similarity = self.similarity(query, key)
+        found = self.sampler(similarity, positive, exclude, context)
+        loss = self.loss(similarity, found.positive, found.weights, temperature=self.temperature)
+        return loss, contrastive_metrics(similarity, found.positive, found.weights, self.temperature)
 
     def update(self) -> None:
         """Move the momentum projection one step towards the projection; call it after each optimizer step."""

@@ -4,10 +4,13 @@ import torch
 from torch import Tensor
 
 from ..check import shape
-from .info_nce import check_arguments, info_nce
+from .arguments import check_matrix
+from .info_nce import info_nce
 
 
-def nt_xent(similarity: Tensor, positive: Tensor, weights: Tensor | None = None, temperature: float = 0.1) -> Tensor:
+def nt_xent(
+    similarity: Tensor, positive: Tensor, weights: Tensor | None = None, temperature: float | Tensor = 0.1
+) -> Tensor:
     """Return the normalised, temperature-scaled cross-entropy (Chen et al. 2020, eq. 1 and algorithm 1).
 
         L_i = -log( e^{s_ip(i)} / sum_{k != i} e^{s_ik} ),   s = similarity / temperature,   mean over the 2N views
@@ -19,7 +22,7 @@ def nt_xent(similarity: Tensor, positive: Tensor, weights: Tensor | None = None,
         similarity: `(2N, 2N)` floating, every view against every view.
         positive: as for `info_nce`. A mask's diagonal is ignored; an index on the diagonal makes the loss infinite.
         weights: as for `info_nce`.
-        temperature: > 0.
+        temperature: > 0; a number or a scalar tensor.
 
     Returns:
         Scalar of the similarity's dtype.
@@ -27,7 +30,7 @@ def nt_xent(similarity: Tensor, positive: Tensor, weights: Tensor | None = None,
     Raises:
         ValueError: the similarity is not square, or as for `info_nce`.
     """
-    check_arguments(similarity, positive, weights, temperature)  # before the mask is laid over them
+    check_matrix(similarity, positive, weights)  # before the mask is laid over them
     if similarity.shape[0] != similarity.shape[1]:
         raise ValueError(f"nt_xent needs a square similarity (2N, 2N), got {shape(similarity)}")
     itself = torch.eye(similarity.shape[0], dtype=torch.bool, device=similarity.device)

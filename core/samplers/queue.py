@@ -1,10 +1,13 @@
-"""A first-in-first-out memory of keys. Shape legend: M keys of the batch, Q remembered ones, D feature dimension."""
+"""A first-in-first-out memory of keys. Shape legend: M keys of the batch, Q remembered, D dimension."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..check import shape, whole
 from .in_batch import InBatch
+from .protocol import Memory
 
 
 class Queue(InBatch):
@@ -14,7 +17,8 @@ class Queue(InBatch):
     A batch larger than the queue leaves its newest `size` keys. https://arxiv.org/abs/1911.05722
 
     Deviations: the queue begins empty instead of full of random vectors, and only columns that were filled are used;
-    the other keys of the batch are negatives too; sizes need not be a multiple of the batch.
+    the other keys of the batch are negatives too; sizes need not be a multiple of the batch. Where the context holds
+    `key_label`, labels are remembered with the keys; keys that came without have label -1.
 
     Args:
         dim: dimension D of the keys that are compared (what the projection puts out).
@@ -25,12 +29,14 @@ class Queue(InBatch):
     """
 
     keys: Tensor
+    labels: Tensor
 
     def __init__(self, dim: int, size: int) -> None:
         super().__init__()
         self.dim = whole("dim of Queue", dim, 1)
         self.size = whole("size of Queue", size, 1)
         self.register_buffer("keys", torch.zeros(self.size, self.dim))
+        self.register_buffer("labels", torch.full((self.size,), -1))
         # Plain integers, so that using them never waits for a GPU; they travel in the extra state.
         self._next = 0
         self._filled = 0
@@ -39,29 +45,40 @@ class Queue(InBatch):
         """Return how many keys are remembered now."""
         return self._filled
 
-    def columns(self, key_MD: Tensor) -> Tensor:
-        """Return `(M + Q, D)`: the batch's keys, then the Q remembered ones (no gradient; their order means nothing).
+    def memory(self) -> Memory | None:
+        """Return the Q remembered keys and their `key_label`, or None before there is one; their order means nothing.
+
+        It is a view of the buffer, valid until the next `remember`.
+        """
+        if not self._filled:
+            return None
+        return Memory(self.keys[: self._filled], {"key_label": self.labels[: self._filled]})
+
+    @torch.no_grad()
+    def remember(self, key: Tensor, context: Mapping[str, Tensor]) -> None:
+        """Store the keys, oldest first; only in training mode.
 
         Raises:
             ValueError: the keys do not have the queue's dimension.
         """
-        if key_MD.ndim != 2 or key_MD.shape[1] != self.dim:
+        if key.ndim != 2 or key.shape[1] != self.dim:
             raise ValueError(
-                f"a queue of dimension {self.dim} needs keys (M, {self.dim}), got {shape(key_MD)}; give Queue the "
+                f"a queue of dimension {self.dim} needs keys (M, {self.dim}), got {shape(key)}; give Queue the "
                 "dimension that the projection puts out"
             )
-        return torch.cat((key_MD, self.keys[: self._filled])) if self._filled else key_MD
-
-    @torch.no_grad()
-    def remember(self, key_MD: Tensor) -> None:
-        """Store the keys, oldest first; only in training mode."""
         if not self.training:
             return
-        newest = key_MD[-self.size :]
+        labels = context.get("key_label")
+        newest = key[-self.size :]
         count = newest.shape[0]
         first = min(count, self.size - self._next)
-        self.keys[self._next : self._next + first].copy_(newest[:first])
-        self.keys[: count - first].copy_(newest[first:])
+        for start, rows in ((self._next, slice(0, first)), (0, slice(first, count))):
+            place = slice(start, start + rows.stop - rows.start)
+            self.keys[place].copy_(newest[rows])
+            if labels is None:
+                self.labels[place].fill_(-1)
+            else:
+                self.labels[place].copy_(labels[-self.size :][rows])
         self._next = (self._next + count) % self.size
         self._filled = min(self._filled + count, self.size)
 

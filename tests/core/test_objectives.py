@@ -205,7 +205,7 @@ def test_wrong_construction(change, sentence):
         ({"positive": torch.zeros(5).long()}, r"positive must be long \(6,\)"),
         (
             {"exclude": torch.zeros(6, 5).bool()},
-            r"exclude must be bool \(6, 6\), queries x keys, got torch.bool \(6, 5",
+            r"exclude must be bool \(6, 6\) or long \(6,\), queries x keys, got torch.bool \(6, 5",
         ),
         ({"exclude": torch.zeros(6, 6)}, "got torch.float32"),
     ],
