@@ -44,6 +44,14 @@ def check_matrix(similarity: Tensor, positive: Tensor, weights: Tensor | None) -
         )
 
 
+def scaled(similarity: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return `(N, M)` similarity / temperature; a similarity of -inf adds no NaN to the temperature's gradient."""
+    if not isinstance(temperature, Tensor) or not temperature.requires_grad:
+        return similarity / temperature
+    absent = similarity == -torch.inf
+    return (similarity.masked_fill(absent, 0.0) / temperature).masked_fill(absent, -torch.inf)
+
+
 def log_weights(weights: Tensor, positive: Tensor) -> Tensor:
     """Return `(N, M)` log w with -inf for 0 (and no NaN in its gradient), and 0 for positives."""
     counts = weights > 0

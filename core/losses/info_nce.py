@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Reduction, check_matrix, check_temperature, log_weights, reduced
+from .arguments import Reduction, check_matrix, check_temperature, log_weights, reduced, scaled
 
 
 def info_nce(
@@ -41,7 +41,7 @@ def info_nce(
     """
     check_matrix(similarity, positive, weights)
     check_temperature(temperature)
-    logits = similarity / temperature
+    logits = scaled(similarity, temperature)
     if weights is not None:
         logits = logits + log_weights(weights, positive).to(logits.dtype)
     if positive.ndim == 1:
