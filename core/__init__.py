@@ -10,17 +10,20 @@ if __name__ == "core":
     )
 
 from .gradient import auxiliary_gradients
+from .kernels import contrastive_loss
 from .layout import two_view_pairs
 from .metrics import contrastive_metrics
 from .objectives import Contrastive
-from .pairs import Objective, Outcome, Pairs
+from .pairs import Objective, Outcome, Pairs, SameLabel
 
 __all__ = [
     "Contrastive",
     "Objective",
     "Outcome",
     "Pairs",
+    "SameLabel",
     "auxiliary_gradients",
+    "contrastive_loss",
     "contrastive_metrics",
     "two_view_pairs",
 ]

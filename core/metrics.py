@@ -14,7 +14,7 @@ def contrastive_metrics(
     similarity: Tensor,
     positive: Tensor,
     weights: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     info_nce_loss: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return detached scalars, as tensors, so that whoever logs them decides when to wait for the device.

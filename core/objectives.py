@@ -3,7 +3,7 @@
 Shape legend: N queries, M keys of the batch, Q remembered keys, D feature dimension.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from .check import number, shape, whole
 from .encoders import MomentumEncoder
-from .kernels import cosine_info_nce
+from .kernels.entry import default_temperature, score, takes
 from .losses import info_nce
-from .masks import check_candidates, exclude_mask, positive_mask
+from .masks import check_candidates
 from .metrics import contrastive_metrics
 from .pairs import Outcome, Pairs, SameLabel
-from .samplers import InBatch, Memory, Sampler
+from .samplers import InBatch, Sampler
 from .similarity import cosine
 
 HeadFactory = Callable[[int], nn.Module]
@@ -39,10 +39,11 @@ class Contrastive(nn.Module):
         similarity: `(N, D), (M, D) -> (N, M)`, a function or a module such as `Bilinear`.
         sampler: who counts as a negative; None: `InBatch()`.
         loss: `(similarity, positive, weights, temperature=...) -> scalar`.
-        temperature: > 0, fixed.
+        temperature: a number > 0; or a module without arguments that returns one, such as `LearnedTemperature`; or
+            None for the loss's own default, which is the only choice for a loss without one (`triplet`).
 
-    Modules given as similarity, sampler or loss are copied, so that two objectives made from one description (for the
-    encoders of actor and critic) never share weights or memory.
+    Modules given as similarity, sampler, loss or temperature are copied, so that two objectives made from one
+    description (for the encoders of actor and critic) never share weights or memory.
 
     Raises:
         ValueError: a number out of range; a factory whose module has no `out_features` or puts out another dimension.
@@ -58,11 +59,13 @@ class Contrastive(nn.Module):
         similarity: Callable[[Tensor, Tensor], Tensor] = cosine,
         sampler: Sampler | None = None,
         loss: Callable[..., Tensor] = info_nce,
-        temperature: float = 0.1,
+        temperature: float | nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.dim = whole("dim", dim, 1)
-        self.temperature = number("temperature", temperature, 0.0, above=True)
+        self.temperature: Any = _own(temperature)
+        if temperature is not None and not isinstance(temperature, nn.Module):
+            self.temperature = number("temperature", temperature, 0.0, above=True)
         self.projection, out = (nn.Identity(), self.dim) if projection is None else _head("projection", projection, dim)
         self.prediction: nn.Module | None = None
         if prediction is not None:
@@ -73,7 +76,10 @@ class Contrastive(nn.Module):
         self.similarity = _own(similarity)
         self.sampler = InBatch() if sampler is None else _own(sampler)
         self.loss = _own(loss)
-        self._in_one_node = _is(self.similarity, cosine) and _is(self.loss, info_nce) and self.sampler.uniform
+        if not takes(self.loss, "temperature") and (temperature, self.sampler.temperature) != (None, None):
+            found = self.sampler.temperature if temperature is None else temperature
+            raise ValueError(f"{_name(self.loss)} has no temperature: it must be None, got {found}")
+        self._default_temperature = default_temperature(self.loss) or 0.1
         with torch.no_grad():  # a Bilinear or Queue of another dimension says so here, not at the first batch
             self.similarity(torch.zeros(2, out), torch.zeros(2, out))
             self.sampler.eval().remember(torch.zeros(2, out), {})
@@ -97,38 +103,20 @@ class Contrastive(nn.Module):
         context = pairs.context
         if isinstance(positive, SameLabel):
             context = {**context, "label": positive.query, "key_label": positive.key}
-        memory = self.sampler.memory()
-        if self._in_one_node and isinstance(positive, Tensor) and positive.ndim == 1 and exclude is None:
-            columns = key if memory is None else torch.cat((key, memory.key))
-            loss, similarity = cosine_info_nce(query, columns, positive, self.temperature)
-            metrics = contrastive_metrics(similarity, positive, None, self.temperature, loss.detach())
-        else:
-            loss, metrics = self._composed(query, key, positive, exclude, context, memory)
+        pairs = Pairs(query, key, positive, exclude, context)
+        temperature = self.temperature() if isinstance(self.temperature, nn.Module) else self.temperature
+        scored = score(pairs, self.similarity, self.sampler, self.loss, temperature)
+        metrics = contrastive_metrics(
+            scored.similarity, *scored.candidates, self._metric_temperature(temperature), scored.info_nce
+        )
         self.sampler.remember(key, context)
-        return Outcome(loss, {**metrics, **self.sampler.metrics()})
+        return Outcome(scored.loss, {**metrics, **self.sampler.metrics()})
 
-    def _composed(
-        self,
-        query: Tensor,
-        key: Tensor,
-        positive: Tensor | SameLabel,
-        exclude: Tensor | None,
-        context: Mapping[str, Tensor],
-        memory: Memory | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Similarity, sampler and loss one after the other."""
-        if isinstance(positive, SameLabel):
-            positive = positive_mask(positive, len(key))
-        exclude = exclude_mask(exclude, len(key))
-        if memory is not None:
-            remembered = len(memory.key)
-            positive = positive if positive.ndim == 1 else _widen(positive, remembered)
-            exclude = exclude if exclude is None else _widen(exclude, remembered)
-            key = torch.cat((key, memory.key))
-        similarity = self.similarity(query, key)
-        found = self.sampler(similarity, positive, exclude, context)
-        loss = self.loss(similarity, found.positive, found.weights, temperature=self.temperature)
-        return loss, contrastive_metrics(similarity, found.positive, found.weights, self.temperature)
+    def _metric_temperature(self, temperature: float | Tensor | None) -> float | Tensor:
+        """Return what the loss divides similarities by; 0.1 where it divides them by nothing."""
+        if self.sampler.temperature is not None:
+            return self.sampler.temperature
+        return self._default_temperature if temperature is None else temperature
 
     def update(self) -> None:
         """Move the momentum projection one step towards the projection; call it after each optimizer step."""
@@ -147,12 +135,6 @@ class Contrastive(nn.Module):
         return projected.split((len(query), len(key)))
 
 
-def _is(part: Any, function: Any) -> bool:
-    """Whether a part is this function, or a partial of it that changes none of its arguments."""
-    bare = isinstance(part, partial) and not part.args and not part.keywords
-    return (part.func if bare else part) is function
-
-
 def _own(part: Any) -> Any:
     """Return a copy of a module, and a plain partial for a Hydra one, which checks its target anew at every call.
 
@@ -163,8 +145,9 @@ def _own(part: Any) -> Any:
     return deepcopy(part) if isinstance(part, nn.Module) else part
 
 
-def _widen(matrix: Tensor, columns: int) -> Tensor:
-    return torch.cat((matrix, matrix.new_zeros(len(matrix), columns)), dim=1)
+def _name(loss: Any) -> str:
+    plain = loss.func if isinstance(loss, partial) else loss
+    return getattr(plain, "__name__", type(plain).__name__)
 
 
 def _head(name: str, factory: HeadFactory, dim: int) -> tuple[nn.Module, int]:

@@ -108,8 +108,13 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if inside else nullcontext()
 
 
-def _pair(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+def check_features(query: Tensor, key: Tensor) -> None:
+    """Raise a ValueError unless they are `(N, D)` and `(M, D)`."""
     if query.ndim != 2 or key.ndim != 2 or query.shape[1] != key.shape[1]:
         raise ValueError(f"query and key must be (N, D) and (M, D), got {shape(query)} and {shape(key)}")
+
+
+def _pair(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    check_features(query, key)
     dtype = torch.float64 if torch.float64 in (query.dtype, key.dtype) else torch.float32
     return query.to(dtype), key.to(dtype)

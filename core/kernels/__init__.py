@@ -1,5 +1,5 @@
-"""Exact losses whose gradient is worked out by hand, for where automatic differentiation is what costs."""
+"""Exact losses whose gradient is worked out by hand; `contrastive_loss` picks among them."""
 
-from .cosine_info_nce import cosine_info_nce
+from .entry import contrastive_loss
 
-__all__ = ["cosine_info_nce"]
+__all__ = ["contrastive_loss"]

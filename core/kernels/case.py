@@ -1,0 +1,74 @@
+"""What the kernels are made for, and how their result becomes part of the graph.
+
+Shape legend: N queries, M keys of the batch, Q remembered keys, D feature dimension.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .node import with_gradient
+from .unit import through_norm, unit
+
+UNSHIFTED = 2 / 85
+"""Exponentials of cosines over a temperature above it need no shift in float32: all lie within e^-42.5 and e^42.5."""
+
+Kernel = Callable[
+    [Tensor, Tensor, float | Tensor, Sequence[bool]], tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+]
+"""Queries, keys, temperature and which of the three need a gradient -> the loss and those gradients."""
+
+
+class Case(NamedTuple):
+    """One index a query as positive, at most one column a query excluded, uniform negatives.
+
+    Attributes:
+        query: `(N, D)` float32 or float64.
+        key: `(M, D)` likewise; the same object where the batch is compared with itself.
+        positive: `(N,)` long.
+        exclude: `(N,)` long or None.
+        memory: `(Q, D)` or None.
+        cosines: compare cosines, otherwise dot products.
+        temperature: > 0.
+    """
+
+    query: Tensor
+    key: Tensor
+    positive: Tensor
+    exclude: Tensor | None
+    memory: Tensor | None
+    cosines: bool
+    temperature: float | Tensor
+
+    @property
+    def shift(self) -> bool:
+        """Whether exponentials need a maximum subtracted; reads the temperature only on a CPU."""
+        return not self.cosines or self.query.device.type != "cpu" or float(_value(self.temperature)) <= UNSHIFTED
+
+
+def attached(case: Case, kernel: Kernel) -> Tensor:
+    """Return the kernel's loss for this case as a node of the graph; cosines are taken as products of unit vectors."""
+    learned = [case.temperature] if isinstance(case.temperature, Tensor) else []
+
+    def compute(needs: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
+        needs = [*needs, False][:3]
+        vectors = [case.query.detach(), case.key.detach()]
+        norms: list[Tensor] = []
+        if case.cosines:
+            same = case.query is case.key
+            (query, query_norm) = unit(vectors[0])
+            (key, key_norm) = (query, query_norm) if same else unit(vectors[1])
+            vectors, norms = [query, key], [query_norm, key_norm]
+        loss, *gradients = kernel(vectors[0], vectors[1], _value(case.temperature), needs)
+        for i, norm in enumerate(norms):
+            grad = gradients[i]
+            if grad is not None:
+                gradients[i] = through_norm(grad, vectors[i], norm)
+        return loss, [one if need else None for one, need in zip(gradients, needs, strict=True)][: 2 + len(learned)]
+
+    return with_gradient(compute, case.query, case.key, *learned)
+
+
+def _value(temperature: float | Tensor) -> float | Tensor:
+    return temperature.detach() if isinstance(temperature, Tensor) else temperature
