@@ -1,10 +1,47 @@
-"""Losses as pure functions.
+"""Losses, a family a file; pure functions, with a module beside them where something is learned or counted.
 
-Matrix losses compare every query with every key: `loss(similarity, positive, weights=None, temperature=...) -> scalar`.
+Matrix losses compare every query with every key:
+`loss(similarity (N, M), positive, weights=None, temperature=..., ..., reduction="mean") -> scalar`, where `positive` is
+an index, a mask or soft weights, and `weights` says how much each negative counts. What every one of them keeps is in
+`info_nce`; without `reduction` the loss of a query depends on the other queries, and without `temperature`
+(`triplet`) the similarity is taken as it is.
+
+Paired losses have no negatives and act on rows: `loss(query (N, D), key (N, D), ...) -> scalar`.
 """
 
+from .alignment_uniformity import alignment, alignment_uniformity, uniformity
+from .barlow_twins import barlow_twins
 from .clip import clip
+from .debiased import debiased
+from .decoupled import dclw, decoupled
+from .hard_negative import HardNegative, hard_negative
 from .info_nce import info_nce
+from .max_margin import max_margin
+from .negative_cosine import negative_cosine
 from .nt_xent import nt_xent
+from .sig_lip import SigLIP, sig_lip
+from .sup_con import sup_con
+from .triplet import triplet
+from .vicreg import vicreg
 
-__all__ = ["clip", "info_nce", "nt_xent"]
+__all__ = [
+    "HardNegative",
+    "SigLIP",
+    "alignment",
+    "alignment_uniformity",
+    "barlow_twins",
+    "clip",
+    "dclw",
+    "debiased",
+    "decoupled",
+    "hard_negative",
+    "info_nce",
+    "max_margin",
+    "negative_cosine",
+    "nt_xent",
+    "sig_lip",
+    "sup_con",
+    "triplet",
+    "uniformity",
+    "vicreg",
+]
