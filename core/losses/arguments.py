@@ -60,6 +60,11 @@ def check_square(name: str, similarity: Tensor) -> None:
         raise ValueError(f"{name} needs a square similarity (N, N), each row with each, got {shape(similarity)}")
 
 
+def check_reduction(reduction: str) -> None:
+    """Raise a ValueError unless it is one of `Reduction`."""
+    choice("reduction", reduction, ("mean", "sum", "none"))
+
+
 def rows(name: str, least: int, *features: Tensor) -> list[Tensor]:
     """Return features of one shape in float32, or float64 where some are.
 
@@ -86,8 +91,8 @@ def split(similarity: Tensor, positive: Tensor, weights: Tensor | None) -> tuple
     if weights is None:
         weight = rival.to(similarity.dtype)
     else:
-        weight = weights.to(similarity.dtype).masked_fill(~rival | ~(weights > 0), 0.0)
-    return similarity.masked_fill((share <= 0) & (weight <= 0), 0.0), share, weight
+        weight = weights.to(similarity.dtype).masked_fill(~rival | (weights <= 0), 0.0)
+    return similarity.masked_fill((share <= 0) & (weight == 0), 0.0), share, weight
 
 
 def has_positive(positive: Tensor) -> Tensor | None:
@@ -103,7 +108,7 @@ def positive_mean(values: Tensor, share: Tensor) -> Tensor:
 
 def log_sum(logits: Tensor, weight: Tensor) -> Tensor:
     """Return the `(N,)` values of log sum_j w_j e^{x_j}; 0, without gradient, where every weight is 0."""
-    counts = weight > 0
+    counts = weight != 0
     log = (logits + weight.where(counts, 1.0).log()).masked_fill(~counts, -torch.inf)
     return torch.logsumexp(log.masked_fill(~counts.any(1, keepdim=True), 0.0), 1).masked_fill(~counts.any(1), 0.0)
 
@@ -137,7 +142,7 @@ def reduced(loss_N: Tensor, used_N: Tensor | None, reduction: Reduction) -> Tens
     Raises:
         ValueError: another reduction.
     """
-    choice("reduction", reduction, ("mean", "sum", "none"))
+    check_reduction(reduction)
     if used_N is not None:
         loss_N = loss_N.masked_fill(~used_N, 0.0)
     if reduction == "none":

@@ -16,8 +16,8 @@ def barlow_twins(query: Tensor, key: Tensor, redundancy: float = 0.005) -> Tenso
 
     https://arxiv.org/abs/2103.03230
 
-    Deviation, as in the authors' code: 0.00001 is added to the variance of each dimension, so that one that does not vary
-    over the batch has correlation 0.
+    Deviation, as in the authors' code: 0.00001 is added to the variance of each dimension, so that one that does not
+    vary over the batch has correlation 0.
 
     Args:
         query: `(N, D)`, embeddings of one view.

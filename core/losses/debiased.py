@@ -47,7 +47,7 @@ def debiased(
     check_temperature(temperature)
     similarity, share, weight = split(similarity, positive, weights)
     logits = similarity / temperature
-    absent = (share <= 0) & (weight <= 0)
+    absent = (share <= 0) & (weight == 0)
     top = logits.detach().masked_fill(absent, -torch.inf).amax(1, keepdim=True)  # every exponential below is <= 1
     logits = (logits - top).masked_fill(absent, 0.0)
     total = weight.sum(1)
@@ -55,8 +55,8 @@ def debiased(
     mean_negative = (weight * logits.exp()).sum(1) / number_N
     mean_true = (mean_negative - tau_plus * positive_mean(logits.exp(), share)) / (1 - tau_plus)
     log_floor = -1 / temperature - top.squeeze(1)
-    above = mean_true > log_floor.exp()
-    log_mean = torch.where(above, mean_true.where(above, 1.0).log(), log_floor)
+    below = mean_true <= log_floor.exp()
+    log_mean = torch.where(below, log_floor, mean_true.masked_fill(below, 1.0).log())
     rivals = (log_mean + number_N.log()).unsqueeze(1) - logits
     loss = positive_mean(torch.logaddexp(rivals, torch.zeros_like(rivals)), share)
     return reduced(loss.masked_fill(total <= 0, 0.0), has_positive(positive), reduction)

@@ -96,4 +96,4 @@ def _decoupled(
 ) -> Tensor:
     logits = similarity / temperature
     loss = log_sum(logits, weight) - pull * positive_mean(logits, share)
-    return loss.masked_fill(~(weight > 0).any(1), 0.0)
+    return loss.masked_fill(~(weight != 0).any(1), 0.0)

@@ -44,7 +44,7 @@ def hard_negative(
     check_matrix(similarity, positive, weights)
     check_temperature(temperature)
     values, _, weight = split(similarity, positive, weights)
-    counts = weight > 0
+    counts = weight != 0
     hardness = (beta * (values / temperature) + weight.where(counts, 1.0).log()).masked_fill(~counts, -torch.inf)
     hardness = hardness.masked_fill(~counts.any(1, keepdim=True), 0.0).softmax(1)
     return debiased(similarity, positive, weight.sum(1, keepdim=True) * hardness, temperature, tau_plus, reduction)

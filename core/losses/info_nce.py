@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Reduction, check_matrix, check_temperature, log_weights, reduced, scaled
+from .arguments import Reduction, check_matrix, check_reduction, check_temperature, log_weights, reduced, scaled
 
 
 def info_nce(
@@ -45,11 +45,13 @@ def info_nce(
     if weights is not None:
         logits = logits + log_weights(weights, positive).to(logits.dtype)
     if positive.ndim == 1:
+        check_reduction(reduction)
         return F.cross_entropy(logits, positive, ignore_index=_NEVER, reduction=reduction)
     share = positive.to(logits.dtype)
     total = share.sum(1)
-    picked = F.log_softmax(logits, dim=1).masked_fill(share <= 0, 0.0)  # a -inf times 0 would be NaN
     has_positive = total > 0
+    logits = logits.masked_fill(~has_positive.unsqueeze(1), 0.0)  # a row of -inf has a gradient of NaN
+    picked = F.log_softmax(logits, dim=1).masked_fill(share <= 0, 0.0)  # a -inf times 0 would be NaN
     loss = -(picked * share).sum(1) / total.where(has_positive, 1.0)
     return reduced(loss, has_positive, reduction)
 
