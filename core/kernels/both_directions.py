@@ -16,6 +16,7 @@ def both_directions(
     *,
     shift: bool,
     need: bool = True,
+    need_temperature: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return the symmetric loss of CLIP, its gradient by queries and keys, and by the temperature.
 
@@ -33,28 +34,30 @@ def both_directions(
         temperature: > 0.
         shift: subtract maxima before exponentials. Without, similarities over the temperature must stay within +-42,
             which cosines do for temperatures > 2/85.
-        need: return the gradients; otherwise None in their place.
+        need: return the gradients by queries and keys, otherwise None.
+        need_temperature: return the one by the temperature, otherwise None.
     """
     n = len(query_ND)
-    chosen_N = torch.linalg.vecdot(query_ND, key_ND[positive]) / temperature
+    chosen = torch.dot(query_ND.reshape(-1), key_ND[positive].view(-1)) / temperature
     log_row, log_column = _log_sums(query_ND, key_ND, temperature, shift)
-    loss = ((log_row + log_column[positive]) / 2 - chosen_N).mean()
+    loss = ((log_row.sum() + log_column.sum()) / 2 - chosen) / n
     if not need:
         return loss, None, None, None
     grad_query, grad_key = torch.empty_like(query_ND), torch.zeros_like(key_ND)
-    inverse_row, inverse_column = log_row.neg().exp_().unsqueeze(1), log_column.neg().exp_()
+    unit = 1 / (2 * n * temperature)  # of the gradient; it goes into the weights
+    inverse_row, inverse_column = log_row.neg().exp_().unsqueeze(1).mul_(unit), log_column.neg().exp_().mul_(unit)
     for rows, block in _blocks(query_ND, key_ND, temperature):
         if shift:
             other = (block - log_column).exp_()
-            block.sub_(log_row[rows, None]).exp_().add_(other)
+            block.sub_(log_row[rows, None]).exp_().add_(other).mul_(unit)
         else:
             block.exp_().mul_(inverse_row[rows] + inverse_column)
-        block.scatter_add_(1, positive[rows, None], block.new_full((1, 1), -2.0).expand(len(block), 1))
+        block.scatter_add_(1, positive[rows, None], (block.new_full((1, 1), -2.0) * unit).expand(len(block), 1))
         torch.mm(block, key_ND, out=grad_query[rows])
         grad_key.addmm_(block.T, query_ND[rows])
-    grad_query /= 2 * n * temperature
-    grad_key /= 2 * n * temperature
-    return loss, grad_query, grad_key, torch.linalg.vecdot(query_ND, grad_query).sum() / -temperature
+    if not need_temperature:
+        return loss, grad_query, grad_key, None
+    return loss, grad_query, grad_key, torch.dot(query_ND.reshape(-1), grad_query.view(-1)) / -temperature
 
 
 def _blocks(query_ND: Tensor, key_ND: Tensor, temperature: float | Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -38,15 +38,15 @@ def contrastive_loss(
 
     The same number as similarity, sampler and loss one after the other, by the first of these that applies:
 
-    - up to 2^18 similarities (512 x 512) the whole matrix, cosine InfoNCE in one node;
+    - `info_nce` of cosines up to 2^18 similarities (512 x 512) in one node with the whole matrix;
     - on CPU, `nt_xent` of cosines by tiles of the upper triangle (`symmetric_nt_xent`), `info_nce` of cosines or dot
       products by blocks of rows, with a queue too (`row_info_nce`), `clip` from one pass for both directions
       (`both_directions`), all with one index a query as positive, at most one excluded, and a uniform sampler;
     - above 2^22 similarities any other loss that takes `reduction`, with any sampler and similarity, by blocks of rows;
     - otherwise the whole matrix.
 
-    All but the whole matrix take the gradient along with the loss, have no second derivative and are a break in a graph
-    of `torch.compile`. Similarities are taken in float32 under autocast and for half precision.
+    Tiles and blocks take the gradient along with the loss, have no second derivative and are a break in a graph of
+    `torch.compile`. Similarities are taken in float32 under autocast and for half precision.
 
     Args:
         pairs: what a host would hand to an objective, after its heads.
@@ -59,7 +59,7 @@ def contrastive_loss(
     Raises:
         ValueError: shapes disagree, or the loss has no temperature and one was given.
     """
-    return score(pairs, similarity, InBatch() if sampler is None else sampler, loss, temperature, metrics=False).loss
+    return score(pairs, similarity, _EVERY_KEY if sampler is None else sampler, loss, temperature, metrics=False).loss
 
 
 def score(
@@ -98,6 +98,7 @@ def score(
     return way(pairs, memory, similarity, sampler, loss, settings)
 
 
+_EVERY_KEY = InBatch()
 _NOTHING = (torch.empty(0, 0), Candidates(torch.empty(0, dtype=torch.long), None))
 
 

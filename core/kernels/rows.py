@@ -21,6 +21,7 @@ def row_info_nce(
     normalize_memory: bool,
     need_query: bool = True,
     need_key: bool = True,
+    need_temperature: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Return InfoNCE of dot products, its gradient by queries, by keys, and by the temperature.
 
@@ -41,13 +42,15 @@ def row_info_nce(
         shift: subtract each row's maximum before the exponential. Without, similarities over the temperature must stay
             within +-42, which cosines do for temperatures > 2/85.
         normalize_memory: take remembered keys over their norms.
-        need_query: return the gradients by queries and temperature, otherwise None.
+        need_query: return the gradient by the queries, otherwise None.
         need_key: return the gradient by the batch's keys, otherwise None.
+        need_temperature: return the gradient by the temperature, otherwise None; it takes the one by the queries.
     """
     n, m = len(query_ND), len(key_MD)
-    grad_query = torch.empty_like(query_ND) if need_query else None
+    grad_query = torch.empty_like(query_ND) if need_query or need_temperature else None
     grad_key = torch.zeros_like(key_MD) if need_key else None
     loss = query_ND.new_zeros(())
+    one_11 = query_ND.new_ones(1, 1) / (-n * temperature)  # of the gradient, at the positives
     size = max(1, min(n, CELLS // max(m, PANEL if memory_QD is not None else 1)))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
@@ -72,8 +75,9 @@ def row_info_nce(
             loss += top_B1.sum()
         if grad_query is None and grad_key is None:
             continue
+        sum_B1 = sum_B1 * (n * temperature)
         block_BM /= sum_B1
-        block_BM.scatter_add_(1, column_B1, block_BM.new_full((1, 1), -1.0).expand_as(column_B1))
+        block_BM.scatter_add_(1, column_B1, one_11.expand_as(column_B1))
         if grad_query is not None:
             torch.mm(block_BM, key_MD, out=grad_query[rows])
             if far_BD is not None:
@@ -81,11 +85,8 @@ def row_info_nce(
         if grad_key is not None:
             grad_key.addmm_(block_BM.T, query_BD)
     by_temperature = None
-    if grad_query is not None:
-        grad_query /= n * temperature
-        by_temperature = torch.linalg.vecdot(query_ND, grad_query).sum() / -temperature
-    if grad_key is not None:
-        grad_key /= n * temperature
+    if grad_query is not None and need_temperature:
+        by_temperature = torch.dot(query_ND.reshape(-1), grad_query.view(-1)) / -temperature
     return loss / n, grad_query, grad_key, by_temperature
 
 

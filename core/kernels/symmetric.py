@@ -10,7 +10,7 @@ KEPT = 2048  # up to this many rows the exponentials of the first pass are kept 
 
 
 def symmetric_nt_xent(
-    z_ND: Tensor, positive: Tensor, temperature: float | Tensor, *, need: bool = True
+    z_ND: Tensor, positive: Tensor, temperature: float | Tensor, *, need: bool = True, need_temperature: bool = True
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return NT-Xent among N rows, its gradient by the rows, and by the temperature (Chen et al. 2020, eq. 1).
 
@@ -25,41 +25,47 @@ def symmetric_nt_xent(
 
     Args:
         z_ND: `(N, D)` rows of length at most 1; no gradient is recorded.
-        positive: `(N,)` long; a row that is its own positive makes the loss infinite.
+        positive: `(N,)` long, never the row itself.
         temperature: > 2/85, so that exponentials need no shift: they and their sums stay within float32.
-        need: return the gradients; otherwise None in their place.
+        need: return the gradient by the rows, otherwise None.
+        need_temperature: return the one by the temperature, otherwise None.
     """
-    n = len(z_ND)
-    itself = torch.arange(n, device=z_ND.device)
+    n, scale = len(z_ND), 1 / float(temperature)
     kept: list[Tensor] | None = [] if n <= KEPT and need else None
     buffer = z_ND.new_empty(0 if kept is not None else min(n, ROWS) * COLUMNS)
     sums_N = z_ND.new_zeros(n)
     for rows, columns in _tiles(n):
-        tile = _exponentials(z_ND, rows, columns, temperature, buffer)
+        tile = _exponentials(z_ND, rows, columns, scale, buffer)
         if kept is not None:
             kept.append(tile)
         sums_N[rows] += tile.sum(1)
         if rows != columns:
             sums_N[columns] += tile.sum(0)
-    chosen_N = torch.linalg.vecdot(z_ND, z_ND[positive]) / temperature
-    loss = (sums_N.log() - chosen_N.masked_fill(positive == itself, -torch.inf)).mean()
+    if kept is not None and len(kept) == 1:
+        chosen = kept[0].gather(1, positive.unsqueeze(1)).log_().sum()
+    else:
+        chosen = torch.dot(z_ND.reshape(-1), z_ND[positive].view(-1)) * scale
+    loss = (sums_N.log().sum() - chosen) / n
     if not need:
         return loss, None, None
 
-    inverse_N = sums_N.reciprocal_()
+    unit = scale / n  # of the gradient; it goes into the weights, since those are fewer than the N x D sums
+    inverse_N = sums_N.reciprocal_().mul_(unit)
     other = torch.empty_like(buffer)
     grad_ND = torch.zeros_like(z_ND)
-    targets = _targets(torch.cat((itself, positive)), torch.cat((positive, itself)), n)
+    targets = _targets(positive)
     for i, (rows, columns) in enumerate(_tiles(n)):
-        tile = kept[i] if kept is not None else _exponentials(z_ND, rows, columns, temperature, buffer)
+        tile = kept[i] if kept is not None else _exponentials(z_ND, rows, columns, scale, buffer)
         both = other[: tile.numel()].view_as(tile) if kept is None else torch.empty_like(tile)
         tile *= torch.add(inverse_N[rows, None], inverse_N[columns], out=both)
-        _subtract(tile, rows, columns, targets[rows.start // ROWS])
+        place = _place(rows, columns, targets[rows.start // ROWS], n > ROWS)
+        tile.view(-1).index_add_(0, place, tile.new_full((1,), -unit).expand(len(place)))
         grad_ND[rows].addmm_(tile, z_ND[columns])
         if rows != columns:
             grad_ND[columns].addmm_(tile.T, z_ND[rows])
-    grad_ND /= n * temperature
-    return loss, grad_ND, torch.linalg.vecdot(z_ND, grad_ND).sum() / (-2 * temperature)
+    if not need_temperature:
+        return loss, grad_ND, None
+    return loss, grad_ND, torch.dot(z_ND.reshape(-1), grad_ND.view(-1)) * (-scale / 2)
 
 
 def _tiles(n: int) -> Iterator[tuple[slice, slice]]:
@@ -71,25 +77,31 @@ def _tiles(n: int) -> Iterator[tuple[slice, slice]]:
             yield rows, slice(left, min(left + COLUMNS, n))
 
 
-def _exponentials(z_ND: Tensor, rows: slice, columns: slice, temperature: float | Tensor, buffer: Tensor) -> Tensor:
+def _exponentials(z_ND: Tensor, rows: slice, columns: slice, scale: float, buffer: Tensor) -> Tensor:
     """Return e_ij of a tile, in the buffer if it has room."""
     shape = (rows.stop - rows.start, columns.stop - columns.start)
     place = buffer[: shape[0] * shape[1]].view(shape) if len(buffer) else z_ND.new_empty(shape)
-    tile = torch.mm(z_ND[rows] / temperature, z_ND[columns].T, out=place).exp_()
+    tile = torch.addmm(place, z_ND[rows], z_ND[columns].T, beta=0, alpha=scale, out=place).exp_()
     return tile.fill_diagonal_(0.0) if rows == columns else tile
 
 
-def _targets(row: Tensor, column: Tensor, n: int) -> list[tuple[Tensor, Tensor]]:
-    """Return which (row, column) have a positive, for each block of rows."""
+def _targets(positive: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return (row, column) of both [j = p(i)] and [i = p(j)], for each block of rows."""
+    n = len(positive)
+    itself = torch.arange(n, device=positive.device)
+    row, column = torch.cat((itself, positive)), torch.cat((positive, itself))
+    if n <= ROWS:
+        return [(row, column)]
     order = row.argsort()
-    edges = torch.tensor([*range(ROWS, n, ROWS)], device=row.device)
-    cuts = torch.searchsorted(row[order], edges.long()).tolist()
+    edges = torch.arange(ROWS, n, ROWS, device=row.device)
+    cuts = torch.searchsorted(row[order], edges).tolist()
     return list(zip(row[order].tensor_split(cuts), column[order].tensor_split(cuts), strict=True))
 
 
-def _subtract(tile: Tensor, rows: slice, columns: slice, targets: tuple[Tensor, Tensor]) -> None:
-    """Subtract 1 at every positive that lies in the tile."""
+def _place(rows: slice, columns: slice, targets: tuple[Tensor, Tensor], several: bool) -> Tensor:
+    """Return where in the tile, row after row, the targets lie that lie in it; one left of the diagonal never
+    does. Where there are not several tiles, all do."""
     row, column = targets
-    inside = (column >= columns.start) & (column < columns.stop)
-    place = (row[inside] - rows.start) * tile.shape[1] + column[inside] - columns.start
-    tile.view(-1).index_add_(0, place, tile.new_full((len(place),), -1.0))
+    width = columns.stop - columns.start
+    place = (row - rows.start) * width + (column - columns.start)
+    return place[(column >= columns.start) & (column < columns.stop)] if several else place
