@@ -34,7 +34,8 @@ class Pairs(NamedTuple):
             labels of queries and keys, of which equal ones are positives. Only the first and the last do without an
             `(N, M)` matrix for large batches.
         exclude: columns that are neither positive nor negative for a query: `(N,)` long, the one column that is the
-            query itself; or `(N, M)` bool (itself, padding, cancelled false negatives); None excludes nothing.
+            query itself; or `(N, M)` bool (itself, padding, cancelled false negatives); None excludes nothing. A
+            positive given by its column counts all the same.
         context: tensors only some objectives use (labels, timesteps, actions, real/fake). Rows are aligned with `key`
             where the name begins with `key_`, otherwise with `query`.
     """

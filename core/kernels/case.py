@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..pairs import SameLabel
 from .node import with_gradient
 from .unit import through_norm, unit
 
@@ -21,12 +22,12 @@ Kernel = Callable[
 
 
 class Case(NamedTuple):
-    """One index a query as positive, at most one column a query excluded, uniform negatives.
+    """Positives without a matrix, at most one column a query excluded, uniform negatives.
 
     Attributes:
         query: `(N, D)` float32 or float64.
         key: `(M, D)` likewise; the same object where the batch is compared with itself.
-        positive: `(N,)` long.
+        positive: `(N,)` long, or labels.
         exclude: `(N,)` long or None.
         memory: `(Q, D)` or None.
         cosines: compare cosines, otherwise dot products.
@@ -35,7 +36,7 @@ class Case(NamedTuple):
 
     query: Tensor
     key: Tensor
-    positive: Tensor
+    positive: Tensor | SameLabel
     exclude: Tensor | None
     memory: Tensor | None
     cosines: bool

@@ -72,7 +72,7 @@ def in_blocks(
         by_query = torch.empty_like(query) if needs[0] else None
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
-            block = _rows(pairs._replace(query=query, key=leaves[0]), rows)
+            block = rows_of(pairs._replace(query=query, key=leaves[0]), rows)
             block.query.requires_grad_(needs[0])
             with torch.set_grad_enabled(any(needs)):
                 matrix, found = candidates(block, memory, similarity, sampler)
@@ -118,6 +118,8 @@ def candidates(
     exclude = exclude_mask(pairs.exclude, columns)
     if exclude is not None and memory is not None:
         exclude = widened(exclude, columns)
+    if exclude is not None and positive.ndim == 2:
+        positive = positive.masked_fill(exclude, 0)
     return matrix, sampler(matrix, positive, exclude, context)
 
 
@@ -131,7 +133,7 @@ def _with_memory(context: Mapping[str, Tensor], memory: Memory) -> dict[str, Ten
     return wide
 
 
-def _rows(pairs: Pairs, rows: slice) -> Pairs:
+def rows_of(pairs: Pairs, rows: slice) -> Pairs:
     """Return the pairs of a block of queries with all keys."""
     positive = pairs.positive
     return Pairs(

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..losses import clip, info_nce, nt_xent
+from ..losses import clip, info_nce, nt_xent, sup_con
 from ..losses.arguments import check_temperature
 from ..masks import check_candidates, exclude_mask
-from ..pairs import Pairs
+from ..pairs import Pairs, SameLabel
 from ..samplers import Candidates, InBatch, Memory, Sampler
 from ..similarity import check_features, cosine, dot, full_precision
 from .case import Case
-from .composed import Loss, Scored, Similarity, candidates, composed, in_blocks
+from .composed import Loss, Scored, Similarity, candidates, composed, in_blocks, rows_of
 from .cosine_info_nce import cosine_info_nce
 from .cpu import on_cpu
 
@@ -41,7 +41,8 @@ def contrastive_loss(
     - `info_nce` of cosines up to 2^18 similarities (512 x 512) in one node with the whole matrix;
     - on CPU, `nt_xent` of cosines by tiles of the upper triangle (`symmetric_nt_xent`), `info_nce` of cosines or dot
       products by blocks of rows, with a queue too (`row_info_nce`), `clip` from one pass for both directions
-      (`both_directions`), all with one index a query as positive, at most one excluded, and a uniform sampler;
+      (`both_directions`), `info_nce` and `sup_con` by labels (`label_info_nce`), all with one positive a query by
+      its index, or by labels, at most one column excluded, and a uniform sampler;
     - above 2^22 similarities any other loss that takes `reduction`, with any sampler and similarity, by blocks of rows;
     - otherwise the whole matrix.
 
@@ -81,17 +82,18 @@ def score(
     compare, plain = _plain(similarity), _plain(loss)
     by_index = exclude is None or exclude.ndim == 1
     known = sampler.uniform and (compare is cosine or compare is dot)
-    if known and by_index and isinstance(positive, Tensor) and positive.ndim == 1:
-        if cells <= SMALL and compare is cosine and plain is info_nce and exclude is None:
+    if known and by_index and (isinstance(positive, SameLabel) or positive.ndim == 1):
+        one_node = cells <= SMALL and compare is cosine and plain is info_nce and exclude is None
+        if one_node and isinstance(positive, Tensor):
             columns = key if memory is None else torch.cat((key, memory.key))
             value, matrix = cosine_info_nce(query, columns, positive, **settings)
             return Scored(value, matrix, Candidates(positive, None), value.detach())
-        kernel = _kernel(pairs, positive, memory, compare is cosine, plain, settings)
+        kernel = _kernel(pairs, memory, compare is cosine, plain, settings)
         if kernel is not None:
             if not metrics:
                 return Scored(kernel, *_NOTHING)
             pairs = _without_itself(pairs) if plain is nt_xent else pairs
-            return Scored(kernel, *_seen(pairs, positive, memory, similarity, sampler))
+            return Scored(kernel, *_seen(pairs, memory, similarity, sampler))
     if cells > COMPOSED and plain is nt_xent and len(query) == len(key) and memory is None:
         pairs, loss = _without_itself(pairs), info_nce
     way = in_blocks if cells > COMPOSED and takes(loss, "reduction") else composed
@@ -140,38 +142,28 @@ def _plain(part: Any) -> Any:
     return part
 
 
-def _kernel(
-    pairs: Pairs, positive: Tensor, memory: Memory | None, cosines: bool, loss: Any, settings: dict[str, Any]
-) -> Tensor | None:
+def _kernel(pairs: Pairs, memory: Memory | None, cosines: bool, loss: Any, settings: dict[str, Any]) -> Tensor | None:
     """Return the loss from a kernel, or None if there is none for this case."""
-    if loss not in (info_nce, nt_xent, clip):
+    if loss not in (info_nce, nt_xent, clip, sup_con):
         return None
     temperature = settings["temperature"] if settings else default_temperature(loss)
-    assert temperature is not None  # these three have one
+    assert temperature is not None  # these have one
     check_temperature(temperature)
     with full_precision(pairs.query):
         dtype = torch.promote_types(torch.promote_types(pairs.query.dtype, pairs.key.dtype), torch.float32)
         query = pairs.query.to(dtype)
         key = query if pairs.query is pairs.key else pairs.key.to(dtype)
         remembered = None if memory is None else memory.key.to(dtype)
-        case = Case(query, key, positive, pairs.exclude, remembered, cosines, temperature)
+        case = Case(query, key, pairs.positive, pairs.exclude, remembered, cosines, temperature)
         return on_cpu(case, loss) if query.device.type == "cpu" else None
 
 
-def _seen(
-    pairs: Pairs, positive: Tensor, memory: Memory | None, similarity: Similarity, sampler: Sampler
-) -> tuple[Tensor, Candidates]:
+def _seen(pairs: Pairs, memory: Memory | None, similarity: Similarity, sampler: Sampler) -> tuple[Tensor, Candidates]:
     """Return similarities and candidates of the first queries, as many as metrics are taken from."""
     columns = len(pairs.key) + (0 if memory is None else len(memory.key))
     rows = slice(0, max(1, SEEN // columns))
-    first = pairs._replace(
-        query=pairs.query[rows].detach(),
-        key=pairs.key.detach(),
-        positive=positive[rows],
-        exclude=None if pairs.exclude is None else pairs.exclude[rows],
-    )
     with torch.no_grad():
-        return candidates(first, memory, similarity, sampler)
+        return candidates(rows_of(pairs, rows), memory, similarity, sampler)
 
 
 def _without_itself(pairs: Pairs) -> Pairs:
