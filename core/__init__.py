@@ -13,11 +13,15 @@ from .gradient import auxiliary_gradients
 from .kernels import contrastive_loss
 from .layout import two_view_pairs
 from .metrics import contrastive_metrics
+from .negative_free import NegativeFree
 from .objectives import Contrastive
 from .pairs import Objective, Outcome, Pairs, SameLabel
+from .temperature import LearnedTemperature
 
 __all__ = [
     "Contrastive",
+    "LearnedTemperature",
+    "NegativeFree",
     "Objective",
     "Outcome",
     "Pairs",

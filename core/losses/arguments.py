@@ -46,10 +46,10 @@ def check_matrix(similarity: Tensor, positive: Tensor, weights: Tensor | None) -
         )
 
 
-def check_scalar(name: str, value: Any, low: float = -math.inf) -> None:
-    """Raise a ValueError unless it is a number >= low or a floating scalar tensor, whose value is not read."""
+def check_scalar(name: str, value: Any, low: float = -math.inf, *, above: bool = False) -> None:
+    """Raise a ValueError unless it is a number >= low (> with `above`) or a floating scalar tensor, not read."""
     if not isinstance(value, Tensor):
-        number(name, value, low)
+        number(name, value, low, above=above)
     elif value.ndim != 0 or not value.is_floating_point():
         raise ValueError(f"{name} must be a number or a floating scalar tensor, got {value.dtype} {shape(value)}")
 

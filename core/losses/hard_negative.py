@@ -51,16 +51,15 @@ def hard_negative(
 
 
 class HardNegative(nn.Module):
-    """`hard_negative` whose beta moves in a straight line while training.
+    """`hard_negative` whose beta moves in a straight line from one `update` to the next.
 
-    A call in training mode is a step: the first uses `beta`, the one after `steps` of them and all later ones `final`.
-    The steps done are in the `state_dict`.
+    The first loss uses `beta`, the one after `steps` updates and all later ones `final`. An objective calls `update`
+    once for each of its own. The updates done are in the `state_dict`.
 
     Args:
         beta: >= 0, at the beginning.
         final: >= 0, at the end.
-        steps: calls in training mode from the one to the other, >= 1. An objective that takes a large batch in blocks
-            of rows calls once for each block.
+        steps: updates from the one to the other, >= 1.
         tau_plus: in [0, 1), as for `debiased`.
 
     Raises:
@@ -88,6 +87,8 @@ class HardNegative(nn.Module):
         """Return `hard_negative` with the beta of this step."""
         part = (self.done / self.steps).clamp(max=1.0)
         beta = torch.lerp(torch.full_like(part, self.beta), torch.full_like(part, self.final), part)
-        if self.training:
-            self.done += 1
         return hard_negative(similarity, positive, weights, temperature, beta, self.tau_plus, reduction)
+
+    def update(self) -> None:
+        """Take one step from `beta` towards `final`."""
+        self.done += 1

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from ..check import number, whole
-from .arguments import check_matrix, check_square, check_temperature, has_positive, reduced, split
+from .arguments import check_matrix, check_scalar, check_square, has_positive, reduced, split
 
 
 def max_margin(
     similarity: Tensor,
     positive: Tensor,
     weights: Tensor | None = None,
-    temperature: float | Tensor = 10.0,
+    width: float | Tensor = 10.0,
     c: float = 100.0,
     ridge: float = 0.1,
     steps: int = 100,
@@ -20,7 +20,7 @@ def max_margin(
 
     For each query x a machine parts x from its negatives Y, and the loss is minus its decision for the positives z:
 
-        K(a, b) = exp(-|a - b|^2 / temperature),    |a - b|^2 = s_aa + s_bb - 2 s_ab
+        K(a, b) = exp(-|a - b|^2 / width),    |a - b|^2 = s_aa + s_bb - 2 s_ab
         alpha = argmin over 0 <= alpha <= c w of 1/2 alpha^T (D + ridge I) alpha - 2 sum_n alpha_n
         D_nm = K(x, x) + K(y_n, y_m) - K(x, y_n) - K(x, y_m)
         L = mean_z [ sum_n alpha_n K(z, y_n) - (sum_n alpha_n) K(z, x) ]
@@ -37,7 +37,7 @@ def max_margin(
     which is never too long, the start is the best multiple of ones, and the number of steps is fixed; the code has step
     0.001, a random start, and stops when alpha does. Soft positives weigh the mean over z, and a negative's weight
     scales its c. Where similarities are not symmetric the machine sees the mean of s_ij and s_ji. The defaults are the
-    authors' for ImageNet-100 (temperature, ridge) and CIFAR-100 (c).
+    authors' for ImageNet-100 (width, ridge) and CIFAR-100 (c).
 
     Args:
         similarity: `(N, N)` floating, cosines, dot products or negative distances; each row with itself on the
@@ -45,7 +45,8 @@ def max_margin(
         positive: as for `nt_xent`: a mask's diagonal is ignored.
         weights: `(N, N)` floating >= 0; 0 leaves a negative out. The diagonal and positives' entries are ignored. None:
             1 for all. No gradient flows to weights.
-        temperature: > 0, a number or a scalar tensor, to which gradient flows: the squared width of the kernel.
+        width: > 0, a number or a scalar tensor, to which gradient flows: the square of the Gaussian's width, in the
+            units of a squared distance. It is no temperature of similarities.
         c: > 0, largest multiplier of a negative of weight 1; large is a hard margin.
         ridge: > 0, added to the diagonal of D: squared slack.
         steps: of the solver, >= 1.
@@ -61,25 +62,25 @@ def max_margin(
     steps = whole("steps", steps, 1)
     check_matrix(similarity, positive, weights)
     check_square("max_margin", similarity)
-    check_temperature(temperature)
+    check_scalar("width", width, 0.0, above=True)
     itself = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
     if positive.ndim == 2:
         positive = positive.masked_fill(itself, 0)
     _, share, weight = split(similarity, positive, weights)
-    kernel = _kernel(similarity, temperature, itself)
+    kernel = _kernel(similarity, width, itself)
     alpha = _multipliers(kernel.detach(), c * weight.detach().masked_fill(itself, 0.0), ridge, steps)
     of_positives = kernel[positive] if positive.ndim == 1 else _mean_rows(kernel, share)
     loss = (alpha * of_positives).sum(1) - alpha.sum(1) * of_positives.diagonal()
     return reduced(loss, has_positive(positive), "mean")
 
 
-def _kernel(similarity: Tensor, temperature: float | Tensor, itself: Tensor) -> Tensor:
+def _kernel(similarity: Tensor, width: float | Tensor, itself: Tensor) -> Tensor:
     """Return the `(N, N)` kernel, exactly 1 on the diagonal and 0 where the similarity is -inf."""
     norm = similarity.diagonal()
     norm = norm.masked_fill(norm == -torch.inf, 1.0)
     absent = (similarity == -torch.inf) & ~itself
     distance = norm.unsqueeze(1) + norm - 2 * similarity.masked_fill(absent | itself, 0.0)
-    return (-distance.masked_fill(itself, 0.0) / temperature).exp().masked_fill(absent, 0.0)
+    return (-distance.masked_fill(itself, 0.0) / width).exp().masked_fill(absent, 0.0)
 
 
 def _mean_rows(kernel: Tensor, share: Tensor) -> Tensor:

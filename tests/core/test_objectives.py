@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from contraux.core import Contrastive, Pairs, auxiliary_gradients, two_view_pairs
+from contraux.core import Contrastive, LearnedTemperature, Pairs, auxiliary_gradients, two_view_pairs
 from contraux.core.encoders import MLP, PredictionHead, ProjectionHead
-from contraux.core.losses import info_nce, nt_xent
+from contraux.core.losses import HardNegative, info_nce, nt_xent, triplet
 from contraux.core.samplers import Queue
 from contraux.core.similarity import Bilinear, cosine, dot
 
@@ -213,3 +213,28 @@ def test_wrong_construction(change, sentence):
 def test_wrong_pairs(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         Contrastive(10)(pairs()._replace(**change))
+
+
+def test_a_learned_temperature_is_learned_and_reported():
+    objective = Contrastive(10, temperature=LearnedTemperature(0.3))
+    batch = pairs()
+    outcome = objective(batch)
+    torch.testing.assert_close(outcome.loss, Contrastive(10, temperature=0.3)(batch).loss)
+    assert outcome.metrics["temperature"].item() == pytest.approx(0.3)
+    (gradient,) = torch.autograd.grad(outcome.loss, list(objective.parameters()))
+    step = 1e-3
+    higher, lower = (Contrastive(10, temperature=0.3 * math.exp(x))(batch).loss for x in (step, -step))
+    assert gradient.item() == pytest.approx((higher - lower).item() / (2 * step), rel=1e-2)
+
+
+def test_a_loss_without_temperature_refuses_one():
+    assert Contrastive(10, loss=triplet)(pairs()).loss > 0
+    with pytest.raises(ValueError, match=r"triplet has no temperature: it must be None, got 0\.1"):
+        Contrastive(10, loss=partial(triplet, margin=0.3), temperature=0.1)
+
+
+def test_updates_reach_a_loss_that_anneals():
+    objective = Contrastive(10, loss=HardNegative(1.0, 0.0, 5))
+    objective(pairs())
+    objective.update()
+    assert objective.loss.done == 1
