@@ -46,9 +46,10 @@ def cached_backward(
     from all parameters. With Accelerate, pass `backward=accelerator.backward`, which does the same.
 
     Processes: an encoder in DistributedDataParallel (what Accelerate prepares) synchronises in its last chunk only. The
-    objective may gather (`gathered_pairs`), or be such a module itself. An encoder with buffers needs one number of
-    chunks on all processes, because torch broadcasts the buffers before each of them. A module of two towers that is
-    called for one tower at a time needs `find_unused_parameters=True`.
+    objective may gather (`gathered_pairs`), or be such a module itself. An encoder with buffers, which torch broadcasts
+    before every chunk, needs one number of chunks on all processes; so does one that is wrapped again (compiled after
+    it was distributed), because it synchronises in every chunk. A module of two towers that is called for one tower
+    at a time needs `find_unused_parameters=True`.
 
     Args:
         encoders: each turns one of its chunks into `(n, ...)` embeddings. The same encoder may stand twice (two views,
