@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from .check import number
 from .kernels.entry import default_temperature, score, takes
 from .losses import info_nce
-from .masks import check_candidates
 from .metrics import contrastive_metrics
 from .pairs import Outcome, Pairs, SameLabel
 from .projected import HeadFactory, Projected, name_of, own
@@ -94,7 +93,6 @@ class Contrastive(Projected):
         """
         query, key, positive, exclude, context = pairs
         query, key = self.project(query, key)
-        check_candidates(len(query), len(key), positive, exclude)
         if isinstance(positive, SameLabel):
             context = {**context, "label": positive.query, "key_label": positive.key}
         temperature = self.temperature() if isinstance(self.temperature, nn.Module) else self.temperature

@@ -78,7 +78,7 @@ class Projected(nn.Module):
         if query.dtype != key.dtype:
             return self.projection(query), self.projection(key)
         projected = self.projection(torch.cat((query, key)))  # one larger product is faster than two
-        return projected.split((len(query), len(key)))
+        return projected.split((query.shape[0], key.shape[0]))
 
 
 def own(part: Any) -> Any:

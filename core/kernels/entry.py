@@ -75,10 +75,11 @@ def score(
     """Return `contrastive_loss` with what its metrics are taken from, or without where that saves work."""
     query, key, positive, exclude = pairs[:4]
     check_features(query, key)
-    check_candidates(len(query), len(key), positive, exclude)
+    n, m = query.shape[0], key.shape[0]  # len() of a tensor takes 2 us, and batches can be small
+    check_candidates(n, m, positive, exclude)
     settings = _settings(loss, sampler, temperature)
     memory = sampler.memory()
-    cells = len(query) * (len(key) + (0 if memory is None else len(memory.key)))
+    cells = n * (m if memory is None else m + memory.key.shape[0])
     compare, plain = _plain(similarity), _plain(loss)
     by_index = exclude is None or exclude.ndim == 1
     known = sampler.uniform and (compare is cosine or compare is dot)
@@ -94,7 +95,7 @@ def score(
                 return Scored(kernel, *_NOTHING)
             pairs = _without_itself(pairs) if plain is nt_xent else pairs
             return Scored(kernel, *_seen(pairs, memory, similarity, sampler))
-    if cells > COMPOSED and plain is nt_xent and len(query) == len(key) and memory is None:
+    if cells > COMPOSED and plain is nt_xent and n == m and memory is None:
         pairs, loss = _without_itself(pairs), info_nce
     way = in_blocks if cells > COMPOSED and takes(loss, "reduction") else composed
     return way(pairs, memory, similarity, sampler, loss, settings)
