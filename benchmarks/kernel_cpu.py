@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=passive python benchmarks/kernel_cpu.py [--only nt_xent_8192] [--threads 2] [--seconds 40]
 
-float32, D = 128, temperature 0.1, unit vectors. Each case runs in a process of its own, its implementations in turn,
+float32, D = 128, temperature 0.1, unit vectors. Each case runs in a process of its own, its implementations in random order,
 again and again for the seconds given (at least 3 rounds); times are medians. Each round also times a 2048^3 product,
 whose rate gives the time of the three products that a loss and its two gradients need at least without symmetry
 (6 N^2 D operations): the column "of limit". Peak memory is taken in a fresh process for each implementation, after a small warm-up: the
@@ -13,6 +13,7 @@ against float64, at N = 2048.
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -184,12 +185,11 @@ def run_case(name: str, seconds: float) -> dict[str, Any]:
             if key not in OTHER_LOSSES and abs(value - ours) > 1e-4 * abs(ours):
                 raise RuntimeError(f"{key} computes {value}, contraux {ours}: not the same loss")
     times: dict[str, list[float]] = {key: [] for key in ("product", *losses)}
-    start = time.perf_counter()
-    rounds = 0
+    start, rounds, order = time.perf_counter(), 0, random.Random(0)
     while rounds < (3 if n <= 30_000 else 1) or (time.perf_counter() - start < seconds and rounds < 101):
         times["product"].append(timed(lambda: square @ square))
-        for key, loss in losses.items():
-            times[key].append(timed(lambda loss=loss: step(inputs, loss)))
+        for key in order.sample(list(losses), len(losses)):
+            times[key].append(timed(lambda loss=losses[key]: step(inputs, loss)))
         rounds += 1
     rate = 2 * 2048**3 / statistics.median(times.pop("product"))
     return {"limit": 6 * n * columns * DIM / rate, "rate": rate, "rounds": rounds, "times": times}
