@@ -24,11 +24,14 @@ class Weighting(nn.Module):
         """Return the positives as they are and the weights of `weigh`, 0 for whatever is no negative."""
         is_positive = positive_mask(positive, similarity.shape[1]) > 0
         negative = ~is_positive if exclude is None else ~(is_positive | exclude)
-        weights = self.weigh(similarity, negative, is_positive, context)
+        weights = self.weigh(similarity, negative, is_positive, context).to(similarity.dtype)
         return Candidates(positive, weights.masked_fill(~negative, 0.0))
 
     def weigh(self, similarity: Tensor, negative: Tensor, is_positive: Tensor, context: Mapping[str, Tensor]) -> Tensor:
-        """Return `(N, M)` floating weights >= 0 for the columns that are `negative`; the others do not matter."""
+        """Return `(N, M)` weights >= 0 of the columns that are `negative`; what stands at the others does not matter.
+
+        A bool matrix keeps negatives (weight 1) or drops them (weight 0).
+        """
         raise NotImplementedError
 
     def remember(self, key: Tensor, context: Mapping[str, Tensor]) -> None:
