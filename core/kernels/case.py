@@ -6,6 +6,7 @@ Shape legend: N queries, M keys of the batch, Q remembered keys, D feature dimen
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..pairs import SameLabel
@@ -32,6 +33,7 @@ class Case(NamedTuple):
         memory: `(Q, D)` or None.
         cosines: compare cosines, otherwise dot products.
         temperature: > 0.
+        dtype: of the features before they became float32 or float64; products may be taken in it.
     """
 
     query: Tensor
@@ -41,6 +43,7 @@ class Case(NamedTuple):
     memory: Tensor | None
     cosines: bool
     temperature: float | Tensor
+    dtype: torch.dtype
 
     @property
     def shift(self) -> bool:
@@ -54,10 +57,11 @@ def attached(case: Case, kernel: Kernel) -> Tensor:
 
     def compute(needs: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
         needs = [*needs, False][:3]
-        vectors = [case.query.detach(), case.key.detach()]
+        same = case.query is case.key
+        query = case.query.detach()
+        vectors = [query, query if same else case.key.detach()]
         norms: list[Tensor] = []
         if case.cosines:
-            same = case.query is case.key
             (query, query_norm) = unit(vectors[0])
             (key, key_norm) = (query, query_norm) if same else unit(vectors[1])
             vectors, norms = [query, key], [query_norm, key_norm]

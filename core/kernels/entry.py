@@ -20,6 +20,7 @@ from .case import Case
 from .composed import Loss, Scored, Similarity, candidates, composed, in_blocks, rows_of
 from .cosine_info_nce import cosine_info_nce
 from .cpu import on_cpu
+from .gpu import on_gpu
 
 SMALL = 2**18  # up to so many similarities InfoNCE of cosines is one node with the whole matrix
 COMPOSED = 2**22  # above so many, losses without a kernel of their own are taken in blocks of rows
@@ -43,6 +44,9 @@ def contrastive_loss(
       products by blocks of rows, with a queue too (`row_info_nce`), `clip` from one pass for both directions
       (`both_directions`), `info_nce` and `sup_con` by labels (`label_info_nce`), all with one positive a query by
       its index, or by labels, at most one column excluded, and a uniform sampler;
+    - on a GPU and above 2^21 similarities, the same by Triton kernels (`gpu_info_nce`), in the features' own half
+      precision with float32 sums; float32 in TF32 where `torch.set_float32_matmul_precision` allows it; without atomic
+      additions under `torch.use_deterministic_algorithms`;
     - above 2^22 similarities any other loss that takes `reduction`, with any sampler and similarity, by blocks of rows;
     - otherwise the whole matrix.
 
@@ -155,7 +159,10 @@ def _kernel(pairs: Pairs, memory: Memory | None, cosines: bool, loss: Any, setti
         query = pairs.query.to(dtype)
         key = query if pairs.query is pairs.key else pairs.key.to(dtype)
         remembered = None if memory is None else memory.key.to(dtype)
-        case = Case(query, key, pairs.positive, pairs.exclude, remembered, cosines, temperature)
+        half = pairs.query.dtype if pairs.query.dtype == pairs.key.dtype else dtype
+        case = Case(query, key, pairs.positive, pairs.exclude, remembered, cosines, temperature, half)
+        if query.device.type == "cuda":
+            return on_gpu(case, loss)
         return on_cpu(case, loss) if query.device.type == "cpu" else None
 
 
