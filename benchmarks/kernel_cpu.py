@@ -2,12 +2,12 @@
 
     OMP_WAIT_POLICY=passive python benchmarks/kernel_cpu.py [--only nt_xent_8192] [--threads 2] [--seconds 40]
 
-float32, D = 128, temperature 0.1, unit vectors. Each case runs in a process of its own, its implementations in random order,
-again and again for the seconds given (at least 3 rounds); times are medians. Each round also times a 2048^3 product,
-whose rate gives the time of the three products that a loss and its two gradients need at least without symmetry
-(6 N^2 D operations): the column "of limit". Peak memory is taken in a fresh process for each implementation, after a small warm-up: the
-high-water mark of the resident set over what was resident with the inputs in place. Errors are relative Euclidean ones of the gradient
-against float64, at N = 2048.
+float32, D = 128, temperature 0.1, unit vectors. Each case runs in a process of its own, its implementations in random
+order, again and again for the seconds given (at least 3 rounds); times are medians. Each round also times a 2048^3
+product, whose rate gives the time of the three products that a loss and its two gradients need without symmetry
+(6 N^2 D operations): the column "of limit". Peak memory is taken in a fresh process for each implementation, after a
+small warm-up: the high-water mark of the resident set over what was resident with the inputs in place. Errors are
+relative Euclidean ones of the gradient against float64, at N = 2048.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from torch import Tensor
 
 from contraux.core import Pairs, SameLabel, contrastive_loss
 from contraux.core.losses import clip, info_nce, nt_xent
-from contraux.core.samplers import Queue  # Hardest later
+from contraux.core.samplers import Bandit, CancelTopK, Hardest, Hardness, Queue, Random
 from contraux.core.similarity import cosine
 
 DIM, TAU = 128, 0.1
-OTHER_LOSSES = ("hardest 64",)
+OTHER_LOSSES = ("random half", "hardest 64", "hardness", "cancel top 10", "bandit")
 """Implementations whose value differs on purpose."""
 Losses = dict[str, Callable[[], Tensor]]
 """Name of an implementation -> a loss ready for backward."""
@@ -139,11 +139,23 @@ def sup_con_case(n: int) -> tuple[list[Tensor], Losses]:
 
 
 def sampler_case(n: int) -> tuple[list[Tensor], Losses]:
+    """InfoNCE with the weights of samplers, beside the whole matrix with weights of 1."""
     q, k, positive = unit(n).requires_grad_(), unit(n, 1).requires_grad_(), torch.arange(n)
+    pairs = Pairs(q, k, positive)
+    samplers = {
+        "random half": Random(share=0.5),
+        "hardest 64": Hardest(64),
+        "hardness": Hardness(),
+        "cancel top 10": CancelTopK(10),
+        "bandit": Bandit(),
+    }
     return [q, k], {
-        "contraux": lambda: contrastive_loss(Pairs(q, k, positive), temperature=TAU),
-        "hardest 64": lambda: contrastive_loss(Pairs(q, k, positive), sampler=Hardest(64), temperature=TAU),
-        "plain": lambda: info_nce(cosine(q, k), positive, temperature=TAU),
+        "contraux": lambda: contrastive_loss(pairs, temperature=TAU),
+        "weights of 1": lambda: info_nce(cosine(q, k), positive, torch.ones(n, n), temperature=TAU),
+        **{
+            name: lambda sampler=sampler: contrastive_loss(pairs, sampler=sampler, temperature=TAU)
+            for name, sampler in samplers.items()
+        },
     }
 
 

@@ -55,9 +55,12 @@ def on_gpu(case: Case, loss: Any) -> Tensor | None:
     labels = isinstance(case.positive, SameLabel)
     exclude = case.exclude
     if loss is nt_xent:
-        if labels or exclude is not None or len(case.query) != len(case.key) or case.memory is not None:
+        if labels or case.query.shape[0] != case.key.shape[0] or case.memory is not None:
             return None
-        exclude = torch.arange(len(case.query), device=case.query.device)
+        itself = torch.arange(case.query.shape[0], device=case.query.device)
+        if exclude is not None:  # on the device, without waiting for it
+            torch._assert_async((exclude == itself).all(), "exclude of nt_xent must be each row itself")
+        exclude = itself
     if (labels and case.memory is not None) or (loss is clip and (labels or exclude is not None)):
         return None
 
