@@ -275,7 +275,7 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    console, figures = Console(), {}
+    console, figures = Console(width=120), {}
     table = Table("case", "implementation", "ms (range)", "times contraux", "of limit", "peak MiB")
     threads = f"--threads={options.threads}"
     for name in options.only:
