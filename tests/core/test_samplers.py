@@ -60,7 +60,7 @@ SAMPLERS = {
     "cancel_by_guide_threshold": Row(lambda: CancelByGuide(None, 0.2, 0.7)),
     "cancel_top_k": Row(lambda: CancelTopK(2)),
     "attract_top_k": Row(lambda: CancelTopK(1, attract=True), attracts=True),
-    "bandit_exp3": Row(lambda: Bandit(interval=1, warmup=1), reads=True),
+    "bandit_exp3": Row(lambda: Bandit(method="exp3", interval=1, warmup=1), reads=True),
     "bandit_thompson": Row(lambda: Bandit([(0, 0, 0.2), (2, 0.5, 0.3)], "thompson", 2, 0), reads=True),
     "bayesian": Row(lambda: Bayesian(interval=1, warmup=0, temperatures=(0.1, 1)), reads=True),
     "chain": Row(lambda: Chain([Queue(3, 4), CancelByLabel(), Hardest(2)])),

@@ -17,7 +17,7 @@ from contraux.core.samplers.policies import Exp3, Thompson, exp3_probabilities, 
 
 ARMS = [(0.0, 0.0), (1.0, 0.5), (1.0, 1.0)]
 MAKERS = {
-    "exp3": lambda **kwargs: Bandit(**{"arms": ARMS, "interval": 2, "warmup": 4, "seed": 3} | kwargs),
+    "exp3": lambda **kwargs: Bandit(**{"arms": ARMS, "method": "exp3", "interval": 2, "warmup": 4, "seed": 3} | kwargs),
     "thompson": lambda **kwargs: Bandit(
         **{"arms": ARMS, "method": "thompson", "interval": 2, "warmup": 4, "seed": 3} | kwargs
     ),
