@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..clrl import ContrastiveAuxiliary
 from ..core.check import number, whole
+from ..core.preset import EXCHANGED, exchanged
 from .agent import make_agent
 from .auxiliary import with_auxiliary
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -80,6 +81,7 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
     if algorithm.startswith("sb3_contrib") and importlib.util.find_spec("sb3_contrib") is None:
         raise ValueError(f"{algorithm} needs sb3-contrib, which is not installed: pip install 'contraux[contrib]'")
     agent = hydra.utils.instantiate(cfg.agent, _convert_="all")
+    cfg = with_parts(cfg)
     plain = cfg.objective is None or cfg.objective.module is None
     augmentation = hydra.utils.instantiate(cfg.augmentation)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -100,6 +102,16 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
         "tensorboard": cfg.tensorboard,
         "progress_bar": (os.isatty(2) if cfg.progress_bar is None else cfg.progress_bar) and not sweep,
     }
+
+
+def with_parts(cfg: DictConfig) -> DictConfig:
+    """Return the config whose objective has the loss, sampler and similarity that were chosen by name, if any were."""
+    parts = {name: cfg.get(name) for name in EXCHANGED if cfg.get(name) is not None}
+    if not parts:
+        return cfg
+    asked_for = any(word.startswith("objective.module.temperature=") for word in HydraConfig.get().overrides.task)
+    objective = exchanged(cfg.objective, parts, keep_temperature=asked_for)
+    return OmegaConf.create({**cfg, "objective": objective})
 
 
 def train(

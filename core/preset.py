@@ -1,6 +1,11 @@
-"""Presets by name: one YAML each in `configs/objective/`, the same file that the command line composes."""
+"""Presets by name: one YAML each in `configs/objective/`, the same file that the command line composes.
+
+A preset's loss, sampler and similarity can be exchanged for any of `configs/loss/`, `configs/sampler/` and
+`configs/similarity/`, by the same names in Python and on the command line.
+"""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from importlib.resources import files
 from inspect import isclass, isfunction
@@ -12,16 +17,20 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from .check import choice
+from .kernels.entry import takes
 
 PACKAGE = "contraux"
 PARTS = (f"{PACKAGE}.core.", f"{PACKAGE}.clrl.sources.")
 """Where the parts of an objective are defined: what a config may name that nobody vouched for."""
 
 
+EXCHANGED = ("loss", "sampler", "similarity")
+"""Parts of an objective's `module` that a preset may take from another YAML, whose folder has the part's name."""
+
+
 def presets() -> list[str]:
     """Return the names of all presets, sorted."""
-    folder = files(PACKAGE) / "configs" / "objective"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return _options("objective")
 
 
 def preset(name: str, *overrides: str) -> DictConfig:
@@ -30,7 +39,9 @@ def preset(name: str, *overrides: str) -> DictConfig:
     Args:
         name: `temporal`, `curl`, `atc`, or another file of `configs/objective/`.
         overrides: `dotted.key=value` each, the value in YAML; a mapping replaces what stood there:
-            `preset("curl", "source.k=3", "source.views={image: null, vector: null}")`.
+            `preset("curl", "source.k=3", "source.views={image: null, vector: null}")`. `loss=`, `sampler=` and
+            `similarity=` take the name of a YAML, as on the command line, and put it in place of the preset's own part
+            (`exchanged`): `preset("curl", "sampler=hardest", "module.sampler.k=16")`.
 
     Returns:
         A config with the nodes `source` and `module`; `build` makes objects of them.
@@ -39,14 +50,14 @@ def preset(name: str, *overrides: str) -> DictConfig:
         ValueError: the preset or a key does not exist (the sentence names the nearest), or an override is not
             `key=value`.
     """
-    path = files(PACKAGE) / "configs" / "objective" / f"{choice('preset', name, presets())}.yaml"
-    config = OmegaConf.create(path.read_text(encoding="utf-8"))
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"preset {name!r} must be a mapping, got {type(config).__name__}")
+    config = _read("objective", choice("preset", name, presets()))
     for override in overrides:
         key, equals, value = str(override).partition("=")
         if not equals:
             raise ValueError(f"an override must read dotted.key=value, got {override!r}")
+        if key in EXCHANGED:
+            config = exchanged(config, {key: _read(key, choice(key, value, _options(key)))})
+            continue
         known = list(_keys(OmegaConf.to_container(config), ""))
         if key not in known:
             near = get_close_matches(key, known, n=3, cutoff=0.4) or known
@@ -57,6 +68,47 @@ def preset(name: str, *overrides: str) -> DictConfig:
         except yaml.YAMLError as error:
             raise ValueError(f"the value of an override must be YAML, got {override!r}") from error
         OmegaConf.update(config, key, read, merge=False)
+    return config
+
+
+def exchanged(objective: DictConfig, parts: Mapping[str, Any], *, keep_temperature: bool = False) -> DictConfig:
+    """Return a copy of an objective's config with other parts in the place of its own.
+
+    A part is replaced wholly: nothing of the old one's settings is left. The objective's temperature was meant for its
+    own loss; a new one that has no temperature takes none.
+
+    Args:
+        objective: with the nodes `source` and `module`.
+        parts: `loss`, `sampler` or `similarity` -> config of the new part; None keeps the objective's own.
+        keep_temperature: leave the temperature as it is, since somebody asked for it.
+
+    Raises:
+        ValueError: a part of another name, or the objective has no place for one (it is none, or of another kind).
+    """
+    config = deepcopy(objective)
+    for name, part in parts.items():
+        choice("part of an objective", name, EXCHANGED)
+        if part is None:
+            continue
+        if config.module is None or name not in config.module:
+            kind = "no objective" if config.module is None else config.module.get("_target_")
+            raise ValueError(f"{name}={part['_target_']} needs an objective that has a {name}, got {kind}")
+        config.module[name] = part
+        if name == "loss" and "temperature" in config.module and not keep_temperature:
+            if not takes(get_object(part["_target_"]), "temperature"):
+                config.module.temperature = None
+    return config
+
+
+def _options(group: str) -> list[str]:
+    folder = files(PACKAGE) / "configs" / group
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _read(group: str, name: str) -> DictConfig:
+    config = OmegaConf.create((files(PACKAGE) / "configs" / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{group} {name!r} must be a mapping, got {type(config).__name__}")
     return config
 
 

@@ -45,7 +45,7 @@ def test_help_and_version(tmp_path):
 def test_help_of_a_job_names_every_option(tmp_path, job):
     done = run(job, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for group in ("agent", "env", "objective", "augmentation", "experiment"):
+    for group in ("agent", "env", "objective", "loss", "sampler", "similarity", "augmentation", "experiment"):
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"{group}: "))
         for option in (CONFIGS / group).glob("*.yaml"):
             assert option.stem in line.removeprefix(f"{group}: ").split(", ")
@@ -92,6 +92,10 @@ def test_cfg_job_shows_what_the_line_says(tmp_path):
         (["rl", "agent=sac"], "SAC: The algorithm only supports"),
         (["rl", "resume=nowhere"], "resume must be a run folder, which has a config.yaml, got 'nowhere'"),
         (["rl", "seed=a=b"], "cannot read 'seed=a=b'"),
+        (["rl", "sampler=hardst"], "unknown sampler option 'hardst': did you mean hardest"),
+        (["rl", "loss=vicreg"], "Contrastive needs a loss of a similarity matrix, got vicreg, which compares rows"),
+        (["rl", "loss=triplet", "objective.module.temperature=0.3"], "triplet has no temperature: it must be None"),
+        (["rl", "objective=none", "sampler=hardest"], "needs an objective that has a sampler, got no objective"),
         (["compare"], "compare needs experiment=NAME"),
         (["compare", "experiment=noisy_cartpole", "compare.seeds=none"], "compare.seeds must be a whole number >= 1"),
         (["compare", "experiment=noisy_cartpole", "-m"], "make each value of a sweep an arm"),
@@ -123,6 +127,20 @@ def test_full_error_shows_the_traceback(tmp_path):
     done = run("rl", "sead=1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode != 0
     assert "Traceback" in done.stderr and "sead" in done.stderr
+
+
+def test_parts_of_an_objective_by_name_are_what_trains(tmp_path):
+    short = ["steps=128", "agent.n_steps=32", "evaluation.episodes=1", "threads=1", "hydra.run.dir=run"]
+    parts = ["loss=decoupled", "sampler=bandit", "sampler.warmup=1", "sampler.interval=1", "similarity=cosine"]
+    done = run("rl", "objective=curl", *parts, *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["sampler"]["_target_"] == "contraux.core.samplers.Bandit" and config["sampler"]["interval"] == 1
+    assert config["loss"]["_target_"] == "contraux.core.losses.decoupled"
+    progress = (tmp_path / "run" / "progress.csv").read_text().splitlines()
+    assert "sampler/arm" in progress[0]
+    done = run("rl", "resume=run", "steps=512", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def query(line, cwd):

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 import contraux
 import contraux.__main__  # objective=none is known to the command line only
+from contraux.core.preset import EXCHANGED, build, preset, presets
 
 CONFIGS = Path(contraux.__file__).parent / "configs"
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -22,6 +23,7 @@ OPTIONS = [
     "objective=none",
 ]
 HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_", "defaults"}
+PAIRED_LOSSES = {"negative_cosine", "vicreg", "barlow_twins", "alignment_uniformity"}  # not for a similarity matrix
 NEEDS_MORE = {"env=gym": ["env.id=CartPole-v1"], "env=atari": ["env.id=ALE/Pong-v5"]}
 
 
@@ -79,6 +81,24 @@ def test_every_option_composes(job, option):
         assert config["objective"] == {"source": None, "module": None}
     else:
         assert config["auxiliary"]["objective"] == config["objective"]
+    group, _, name = option.partition("=")
+    if group in EXCHANGED:
+        assert config[group] == yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("objective", presets())
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.split("=")[0] in EXCHANGED])
+def test_every_part_takes_the_place_of_every_objectives_own(objective, option):
+    group, _, name = option.partition("=")
+    config = preset(objective, option)
+    assert OmegaConf.to_container(config.module[group]) == yaml.safe_load(
+        (CONFIGS / group / f"{name}.yaml").read_text()
+    )
+    if name in PAIRED_LOSSES:
+        with pytest.raises(ValueError, match=f"a similarity matrix, got {name}"):
+            build(config.module)(128)
+    else:
+        assert build(config.module)(128).dim == 128  # what queue and bilinear are set to
 
 
 @pytest.mark.parametrize("experiment", [path.stem for path in (CONFIGS / "experiment").glob("*.yaml")])

@@ -125,7 +125,9 @@ def default_temperature(loss: Loss) -> float | Tensor | None:
 
 
 def _function(loss: Loss) -> Any:
-    plain = loss.func if isinstance(loss, partial) else loss
+    plain: Any = loss.func if isinstance(loss, partial) else loss
+    if isinstance(plain, type):  # a module that is still to be made
+        return plain.forward  # type: ignore[attr-defined]
     return type(plain).forward if isinstance(plain, nn.Module) else plain
 
 

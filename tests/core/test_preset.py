@@ -5,7 +5,8 @@ import torch
 from omegaconf import OmegaConf
 
 from contraux.core import Contrastive, Pairs
-from contraux.core.preset import build, preset, presets
+from contraux.core.losses import info_nce, triplet
+from contraux.core.preset import build, exchanged, preset, presets
 from contraux.core.similarity import Bilinear, cosine
 from contraux.core.views import RandomShift
 
@@ -109,3 +110,29 @@ def test_the_constructors_own_sentence_comes_through():
         build({"_target_": "contraux.core.views.RandomShfit"})
     with pytest.raises(ValueError, match="must be a mapping with `_target_`"):
         build({"pad": 4})
+
+
+def test_a_part_by_name_replaces_the_whole_part():
+    config = preset("curl", "similarity=cosine", "sampler=hardest", "module.sampler.k=3")
+    assert config.module.similarity == {"_target_": "contraux.core.similarity.cosine", "_partial_": True}
+    assert config.module.sampler == {"_target_": "contraux.core.samplers.Hardest", "k": 3}
+    objective = build(config.module)(10)
+    assert objective.sampler.k == 3 and objective.loss.func is info_nce
+
+
+def test_a_loss_without_temperature_takes_none_and_others_keep_it():
+    assert preset("temporal", "loss=triplet").module.temperature is None
+    assert preset("temporal", "loss=hard_negative_annealed").module.temperature == 0.1
+    assert build(preset("temporal", "loss=triplet").module)(10).loss.func is triplet
+    with pytest.raises(ValueError, match=r"triplet has no temperature: it must be None, got 0\.3"):
+        build(preset("temporal", "loss=triplet", "module.temperature=0.3").module)(10)
+
+
+def test_unknown_parts():
+    with pytest.raises(ValueError, match="unknown loss 'infonce': did you mean info_nce"):
+        preset("curl", "loss=infonce")
+    with pytest.raises(ValueError, match="needs an objective that has a sampler, got no objective"):
+        exchanged(OmegaConf.create({"source": None, "module": None}), {"sampler": {"_target_": "x"}})
+    free = OmegaConf.create({"source": None, "module": {"_target_": "contraux.core.NegativeFree"}})
+    with pytest.raises(ValueError, match="has a sampler, got contraux"):
+        exchanged(free, {"sampler": {"_target_": "x"}})
