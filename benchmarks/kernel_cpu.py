@@ -2,9 +2,10 @@
 
     OMP_WAIT_POLICY=passive python benchmarks/kernel_cpu.py [--only nt_xent_8192] [--threads 2] [--seconds 40]
 
-float32, D = 128, temperature 0.1, unit vectors. Each case runs in a process of its own, its implementations in random
-order, again and again for the seconds given (at least 3 rounds); times are medians. Each round also times a 2048^3
-product, whose rate gives the time of the three products that a loss and its two gradients need without symmetry
+float32, D = 128, temperature 0.1. All compute cosines of the vectors they are given, normalising included, but for
+open_clip, whose loss takes unit vectors as they are. Each case runs in a process of its own, its implementations in
+random order, again and again for the seconds given (at least 3 rounds); times are medians. Each round also times a
+2048^3 product, whose rate gives the time of the three products that a loss and its two gradients need without symmetry
 (6 N^2 D operations): the column "of limit". Peak memory is taken in a fresh process for each implementation, after a
 small warm-up: the high-water mark of the resident set over what was resident with the inputs in place. Errors are
 relative Euclidean ones of the gradient against float64, at N = 2048.
@@ -49,6 +50,7 @@ def nt_xent_case(n: int) -> tuple[list[Tensor], Losses]:
     positive, itself = torch.arange(n).roll(n // 2), torch.arange(n)
 
     def plain(z: Tensor) -> Tensor:
+        z = F.normalize(z, dim=1)
         return F.cross_entropy((z @ z.T / TAU).fill_diagonal_(-torch.inf), positive)
 
     def lightly() -> Tensor:
@@ -69,7 +71,7 @@ def clip_case(n: int) -> tuple[list[Tensor], Losses]:
     q, k, positive = unit(n).requires_grad_(), unit(n, 1).requires_grad_(), torch.arange(n)
 
     def plain(q: Tensor, k: Tensor) -> Tensor:
-        logits = q @ k.T / TAU
+        logits = F.normalize(q, dim=1) @ F.normalize(k, dim=1).T / TAU
         return (F.cross_entropy(logits, positive) + F.cross_entropy(logits.T, positive)) / 2
 
     def open_clip() -> Tensor:
@@ -90,7 +92,7 @@ def one_way_case(n: int) -> tuple[list[Tensor], Losses]:
     q, k, positive = unit(n).requires_grad_(), unit(n, 1).requires_grad_(), torch.arange(n)
 
     def plain(q: Tensor, k: Tensor) -> Tensor:
-        return F.cross_entropy(q @ k.T / TAU, positive)
+        return F.cross_entropy(F.normalize(q, dim=1) @ F.normalize(k, dim=1).T / TAU, positive)
 
     compiled = torch.compile(plain)
     return [q, k], {
@@ -106,7 +108,9 @@ def queue_case(n: int) -> tuple[list[Tensor], Losses]:
     queue.remember(unit(65536, 2), {})
 
     def plain(q: Tensor) -> Tensor:
-        return F.cross_entropy(torch.cat((q @ k.T, q @ queue.keys.T), 1) / TAU, positive)
+        q = F.normalize(q, dim=1)
+        logits = torch.cat((q @ F.normalize(k, dim=1).T, q @ F.normalize(queue.keys, dim=1).T), 1)
+        return F.cross_entropy(logits / TAU, positive)
 
     compiled = torch.compile(plain)
     return [q], {
@@ -121,8 +125,9 @@ def sup_con_case(n: int) -> tuple[list[Tensor], Losses]:
     labels = torch.randint(100, (n,), generator=torch.Generator().manual_seed(3))
 
     def plain() -> Tensor:
+        unit_z = F.normalize(z, dim=1)
         eye = torch.eye(n, dtype=torch.bool)
-        picked = F.log_softmax((z @ z.T / TAU).masked_fill(eye, -torch.inf), 1)
+        picked = F.log_softmax((unit_z @ unit_z.T / TAU).masked_fill(eye, -torch.inf), 1)
         mask = (labels[:, None] == labels) & ~eye
         return -(picked.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)).mean()
 
@@ -239,7 +244,7 @@ def run_errors() -> dict[str, dict[str, float]]:
         found[name] = {}
         for key in ("contraux", "plain", "torch.compile", other):
             gradient = torch.autograd.grad(losses[key](), inputs[0])[0]
-            # peers take the vectors as they are, so that only the part along the sphere is comparable
+            # open_clip takes the vectors as they are, so that only the part along the sphere is comparable
             along = (gradient * inputs[0]).sum(1, keepdim=True) * inputs[0]
             found[name][key] = ((gradient - along - expected).norm() / expected.norm()).item()
     return found

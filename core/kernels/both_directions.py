@@ -1,11 +1,11 @@
-"""CLIP's loss by blocks of rows. Shape legend: N queries and as many keys, D dimension, B rows of a block."""
+"""CLIP's loss by tiles. Shape legend: N queries and as many keys, D dimension, B x C a tile."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-CELLS = 2**22  # similarities held at a time: 16 MiB in float32
+ROWS, COLUMNS = 2048, 512  # of a tile: 4 MiB in float32
 
 
 def both_directions(
@@ -37,52 +37,64 @@ def both_directions(
         need: return the gradients by queries and keys, otherwise None.
         need_temperature: return the one by the temperature, otherwise None.
     """
-    n = len(query_ND)
+    n = query_ND.shape[0]
     chosen = torch.dot(query_ND.reshape(-1), key_ND[positive].view(-1)) / temperature
     log_row, log_column = _log_sums(query_ND, key_ND, temperature, shift)
     loss = ((log_row.sum() + log_column.sum()) / 2 - chosen) / n
     if not need:
         return loss, None, None, None
-    grad_query, grad_key = torch.empty_like(query_ND), torch.zeros_like(key_ND)
+    grad_query, grad_key = torch.zeros_like(query_ND), torch.zeros_like(key_ND)
     unit = 1 / (2 * n * temperature)  # of the gradient; it goes into the weights
-    inverse_row, inverse_column = log_row.neg().exp_().unsqueeze(1).mul_(unit), log_column.neg().exp_().mul_(unit)
-    for rows, block in _blocks(query_ND, key_ND, temperature):
+    inverse_row, inverse_column = log_row.neg().exp_().mul_(unit), log_column.neg().exp_().mul_(unit)
+    other = query_ND.new_empty(min(n, ROWS) * min(n, COLUMNS))
+    minus_2 = query_ND.new_full((1,), -2.0) * unit
+    for rows, columns, tile in _tiles(query_ND, key_ND, temperature):
+        both = other[: tile.numel()].view_as(tile)
         if shift:
-            other = (block - log_column).exp_()
-            block.sub_(log_row[rows, None]).exp_().add_(other).mul_(unit)
+            torch.sub(tile, log_column[columns], out=both).exp_()
+            tile.sub_(log_row[rows, None]).exp_().add_(both).mul_(unit)
         else:
-            block.exp_().mul_(inverse_row[rows] + inverse_column)
-        block.scatter_add_(1, positive[rows, None], (block.new_full((1, 1), -2.0) * unit).expand(len(block), 1))
-        torch.mm(block, key_ND, out=grad_query[rows])
-        grad_key.addmm_(block.T, query_ND[rows])
+            tile.exp_().mul_(torch.add(inverse_row[rows, None], inverse_column[columns], out=both))
+        column = positive[rows] - columns.start
+        inside = ((column >= 0) & (column < tile.shape[1])).nonzero().squeeze(1)
+        place = inside * tile.shape[1] + column[inside]
+        tile.view(-1).index_add_(0, place, minus_2.expand(place.shape[0]))
+        grad_query[rows].addmm_(tile, key_ND[columns])
+        grad_key[columns].addmm_(tile.T, query_ND[rows])
     if not need_temperature:
         return loss, grad_query, grad_key, None
     return loss, grad_query, grad_key, torch.dot(query_ND.reshape(-1), grad_query.view(-1)) / -temperature
 
 
-def _blocks(query_ND: Tensor, key_ND: Tensor, temperature: float | Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of rows and their `(B, N)` logits, always in the same memory."""
-    n = len(query_ND)
-    size = max(1, min(n, CELLS // n))
-    buffer = query_ND.new_empty(size, n)
-    for start in range(0, n, size):
-        rows = slice(start, min(start + size, n))
-        yield rows, torch.mm(query_ND[rows] / temperature, key_ND.T, out=buffer[: rows.stop - start])
+def _tiles(query_ND: Tensor, key_ND: Tensor, temperature: float | Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows, columns and logits of each tile, always in the same memory."""
+    n = query_ND.shape[0]
+    buffer = query_ND.new_empty(min(n, ROWS) * min(n, COLUMNS))
+    for top in range(0, n, ROWS):
+        rows = slice(top, min(top + ROWS, n))
+        scaled_BD = query_ND[rows] / temperature
+        for left in range(0, n, COLUMNS):
+            columns = slice(left, min(left + COLUMNS, n))
+            place = buffer[: (rows.stop - top) * (columns.stop - left)].view(rows.stop - top, columns.stop - left)
+            yield rows, columns, torch.mm(scaled_BD, key_ND[columns].T, out=place)
 
 
 def _log_sums(query_ND: Tensor, key_ND: Tensor, temperature: float | Tensor, shift: bool) -> tuple[Tensor, Tensor]:
     """Return the logarithms of the sums of exponentials over rows and over columns, `(N,)` each."""
-    n = len(query_ND)
-    by_row, by_column = query_ND.new_empty(n), query_ND.new_zeros(n)
-    top = query_ND.new_full((n,), -torch.inf)
-    for rows, block in _blocks(query_ND, key_ND, temperature):
+    n = query_ND.shape[0]
+    by_row, by_column = query_ND.new_zeros(n), query_ND.new_zeros(n)
+    row_top, column_top = query_ND.new_full((n,), -torch.inf), query_ND.new_full((n,), -torch.inf)
+    for rows, columns, tile in _tiles(query_ND, key_ND, temperature):
         if not shift:
-            block.exp_()
-            torch.sum(block, 1, out=by_row[rows])
-            by_column += block.sum(0)
+            tile.exp_()
+            by_row[rows] += tile.sum(1)
+            by_column[columns] += tile.sum(0)
             continue
-        torch.logsumexp(block, 1, out=by_row[rows])
-        higher = torch.maximum(top, block.amax(0))
-        by_column = by_column * (top - higher).exp_() + block.sub_(higher).exp_().sum(0)
-        top = higher
-    return (by_row, by_column.log_().add_(top)) if shift else (by_row.log_(), by_column.log_())
+        for part, dim, top, total in ((rows, 1, row_top, by_row), (columns, 0, column_top, by_column)):
+            higher = torch.maximum(top[part], tile.amax(dim))
+            more = (tile - higher.unsqueeze(dim)).exp_().sum(dim)
+            total[part] = total[part] * (top[part] - higher).exp_() + more
+            top[part] = higher
+    if not shift:
+        return by_row.log_(), by_column.log_()
+    return by_row.log_().add_(row_top), by_column.log_().add_(column_top)

@@ -30,7 +30,9 @@ def symmetric_nt_xent(
         need: return the gradient by the rows, otherwise None.
         need_temperature: return the one by the temperature, otherwise None.
     """
-    n, scale = len(z_ND), 1 / float(temperature)
+    n, scale = z_ND.shape[0], 1 / float(temperature)
+    if n <= ROWS:
+        return _one_tile(z_ND, positive, scale, need, need_temperature)
     kept: list[Tensor] | None = [] if n <= KEPT and need else None
     buffer = z_ND.new_empty(0 if kept is not None else min(n, ROWS) * COLUMNS)
     sums_N = z_ND.new_zeros(n)
@@ -41,10 +43,7 @@ def symmetric_nt_xent(
         sums_N[rows] += tile.sum(1)
         if rows != columns:
             sums_N[columns] += tile.sum(0)
-    if kept is not None and len(kept) == 1:
-        chosen = kept[0].gather(1, positive.unsqueeze(1)).log_().sum()
-    else:
-        chosen = torch.dot(z_ND.reshape(-1), z_ND[positive].view(-1)) * scale
+    chosen = torch.dot(z_ND.reshape(-1), z_ND[positive].view(-1)) * scale
     loss = (sums_N.log().sum() - chosen) / n
     if not need:
         return loss, None, None
@@ -58,11 +57,32 @@ def symmetric_nt_xent(
         tile = kept[i] if kept is not None else _exponentials(z_ND, rows, columns, scale, buffer)
         both = other[: tile.numel()].view_as(tile) if kept is None else torch.empty_like(tile)
         tile *= torch.add(inverse_N[rows, None], inverse_N[columns], out=both)
-        place = _place(rows, columns, targets[rows.start // ROWS], n > ROWS)
+        place = _place(rows, columns, targets[rows.start // ROWS])
         tile.view(-1).index_add_(0, place, tile.new_full((1,), -unit).expand(len(place)))
         grad_ND[rows].addmm_(tile, z_ND[columns])
         if rows != columns:
             grad_ND[columns].addmm_(tile.T, z_ND[rows])
+    if not need_temperature:
+        return loss, grad_ND, None
+    return loss, grad_ND, torch.dot(z_ND.reshape(-1), grad_ND.view(-1)) * (-scale / 2)
+
+
+def _one_tile(
+    z_ND: Tensor, positive: Tensor, scale: float, need: bool, need_temperature: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the same where one tile holds all, in as few operations as it takes: those are what costs then."""
+    n, column_N1 = z_ND.shape[0], positive.unsqueeze(1)
+    tile = torch.addmm(z_ND.new_empty(()), z_ND, z_ND.T, beta=0, alpha=scale).exp_().fill_diagonal_(0.0)
+    sums_N = tile.sum(1)
+    loss = (sums_N.log().sum() - tile.gather(1, column_N1).log_().sum()) / n
+    if not need:
+        return loss, None, None
+    inverse_N = (scale / n) / sums_N
+    tile *= inverse_N.unsqueeze(1) + inverse_N
+    minus_N1 = tile.new_full((n, 1), -scale / n)
+    tile.scatter_add_(1, column_N1, minus_N1)
+    tile.T.scatter_add_(1, column_N1, minus_N1)
+    grad_ND = tile @ z_ND
     if not need_temperature:
         return loss, grad_ND, None
     return loss, grad_ND, torch.dot(z_ND.reshape(-1), grad_ND.view(-1)) * (-scale / 2)
@@ -87,21 +107,17 @@ def _exponentials(z_ND: Tensor, rows: slice, columns: slice, scale: float, buffe
 
 def _targets(positive: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return (row, column) of both [j = p(i)] and [i = p(j)], for each block of rows."""
-    n = len(positive)
+    n = positive.shape[0]
     itself = torch.arange(n, device=positive.device)
     row, column = torch.cat((itself, positive)), torch.cat((positive, itself))
-    if n <= ROWS:
-        return [(row, column)]
     order = row.argsort()
     edges = torch.arange(ROWS, n, ROWS, device=row.device)
     cuts = torch.searchsorted(row[order], edges).tolist()
     return list(zip(row[order].tensor_split(cuts), column[order].tensor_split(cuts), strict=True))
 
 
-def _place(rows: slice, columns: slice, targets: tuple[Tensor, Tensor], several: bool) -> Tensor:
-    """Return where in the tile, row after row, the targets lie that lie in it; one left of the diagonal never
-    does. Where there are not several tiles, all do."""
+def _place(rows: slice, columns: slice, targets: tuple[Tensor, Tensor]) -> Tensor:
+    """Return where in the tile, row after row, the targets lie that lie in it; one left of the diagonal never does."""
     row, column = targets
-    width = columns.stop - columns.start
-    place = (row - rows.start) * width + (column - columns.start)
-    return place[(column >= columns.start) & (column < columns.stop)] if several else place
+    inside = (column >= columns.start) & (column < columns.stop)
+    return ((row - rows.start) * (columns.stop - columns.start) + (column - columns.start))[inside]

@@ -27,7 +27,8 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(symmetric, "COLUMNS", 4)
     monkeypatch.setattr(rows, "CELLS", 20)
     monkeypatch.setattr(rows, "PANEL", 3)
-    monkeypatch.setattr(both_directions, "CELLS", 20)
+    monkeypatch.setattr(both_directions, "ROWS", 3)
+    monkeypatch.setattr(both_directions, "COLUMNS", 4)
     monkeypatch.setattr(composed, "CELLS", 20)
 
 
