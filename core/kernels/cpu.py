@@ -79,6 +79,9 @@ def _one_way(case: Case, positive: Tensor, itself: Tensor | None, nt_xent: bool)
     if exclude is not None and (nt_xent or case.query is case.key) and (positive == exclude).any():
         return None  # a row that is its own positive: the whole matrix says what comes of it
     if exclude is not None and without_itself and case.query is case.key and not case.shift:
+        low, high = (int(bound) for bound in positive.aminmax())
+        if low < 0 or high >= positive.shape[0]:
+            raise IndexError(f"positive must lie in [0, {positive.shape[0]}), got {low if low < 0 else high}")
         return attached(case, lambda z, _, t, needs: _symmetric(z, positive, t, needs))
 
     if _small(case):

@@ -51,7 +51,9 @@ def contrastive_loss(
     - otherwise the whole matrix.
 
     Tiles and blocks take the gradient along with the loss, have no second derivative and are a break in a graph of
-    `torch.compile`. Similarities are taken in float32 under autocast and for half precision.
+    `torch.compile`. Similarities are taken in float32 under autocast and for half precision. Features that are not
+    finite give a loss that is not. An index outside the columns raises an IndexError on a CPU; on a GPU it is torch's
+    own device-side assertion, and in a Triton kernel a query without a positive.
 
     Args:
         pairs: what a host would hand to an objective, after its heads.

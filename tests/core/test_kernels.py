@@ -321,6 +321,17 @@ def test_wrong_pairs(small_blocks, change, sentence):
         contrastive_loss(pairs._replace(**change))
 
 
+@pytest.mark.parametrize("wrong", [-1, 6])
+@pytest.mark.parametrize("loss", [info_nce, nt_xent])
+@pytest.mark.parametrize("tile", [3, 512])
+def test_an_index_outside_is_an_error(small_blocks, monkeypatch, loss, wrong, tile):
+    monkeypatch.setattr(symmetric, "ROWS", tile)
+    z = torch.randn(6, 4)
+    for key in (z, z.clone()):
+        with pytest.raises((IndexError, RuntimeError), match=r"positive must lie in|out of bounds|out of range"):
+            contrastive_loss(Pairs(z, key, torch.tensor([1, 0, 3, 2, 5, wrong])), loss=loss)
+
+
 def test_wrong_temperature(small_blocks):
     pairs = Pairs(torch.zeros(6, 4), torch.zeros(6, 4), torch.arange(6))
     for wrong in (0.0, -1.0, float("nan")):
