@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def perform(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
     write_json(run / "result.json", {"status": "running", **identity})
     try:
-        result = {**train(run, **instantiate(cfg), resume=bool(cfg.resume)), **identity}
+        arguments = instantiate(cfg)
+        if arguments["auxiliary"] is not None:  # with the parts exchanged, which config.yaml has beside it
+            OmegaConf.save(arguments["auxiliary"].config, run / "objective.yaml", resolve=True)
+        result = {**train(run, **arguments, resume=bool(cfg.resume)), **identity}
     except Exception as error:
         write_json(run / "result.json", failure(identity, error))
         raise
@@ -105,13 +109,22 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def with_parts(cfg: DictConfig) -> DictConfig:
-    """Return the config whose objective has the loss, sampler and similarity that were chosen by name, if any were."""
+    """Return the config whose auxiliary has the loss, sampler and similarity that were chosen by name, if any were.
+
+    Raises:
+        ValueError: the objective has no such part, or the line also sets what is replaced.
+    """
     parts = {name: cfg.get(name) for name in EXCHANGED if cfg.get(name) is not None}
     if not parts:
         return cfg
-    asked_for = any(word.startswith("objective.module.temperature=") for word in HydraConfig.get().overrides.task)
-    objective = exchanged(cfg.objective, parts, keep_temperature=asked_for)
-    return OmegaConf.create({**cfg, "objective": objective})
+    words = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
+    for name in parts:
+        own = next((word for word in words if re.match(rf"objective\.module\.{name}\b", word)), None)
+        if own is not None:
+            raise ValueError(f"{name}=NAME replaces objective.module.{name} wholly: set {name}.KEY, got {own!r} too")
+    asked_for = any(word.startswith("objective.module.temperature=") for word in words)
+    objective = exchanged(cfg.auxiliary.objective, parts, keep_temperature=asked_for)
+    return OmegaConf.create({**cfg, "auxiliary": {**cfg.auxiliary, "objective": objective}})
 
 
 def train(

@@ -23,7 +23,6 @@ PACKAGE = "contraux"
 PARTS = (f"{PACKAGE}.core.", f"{PACKAGE}.clrl.sources.")
 """Where the parts of an objective are defined: what a config may name that nobody vouched for."""
 
-
 EXCHANGED = ("loss", "sampler", "similarity")
 """Parts of an objective's `module` that a preset may take from another YAML, whose folder has the part's name."""
 
@@ -41,7 +40,7 @@ def preset(name: str, *overrides: str) -> DictConfig:
         overrides: `dotted.key=value` each, the value in YAML; a mapping replaces what stood there:
             `preset("curl", "source.k=3", "source.views={image: null, vector: null}")`. `loss=`, `sampler=` and
             `similarity=` take the name of a YAML, as on the command line, and put it in place of the preset's own part
-            (`exchanged`): `preset("curl", "sampler=hardest", "module.sampler.k=16")`.
+            (`exchanged`) before anything else is changed: `preset("curl", "sampler=hardest", "module.sampler.k=16")`.
 
     Returns:
         A config with the nodes `source` and `module`; `build` makes objects of them.
@@ -52,11 +51,13 @@ def preset(name: str, *overrides: str) -> DictConfig:
     """
     config = _read("objective", choice("preset", name, presets()))
     for override in overrides:
-        key, equals, value = str(override).partition("=")
-        if not equals:
+        if "=" not in str(override):
             raise ValueError(f"an override must read dotted.key=value, got {override!r}")
+    named = [(key, value) for key, _, value in (str(override).partition("=") for override in overrides)]
+    parts = {key: _read(key, choice(key, value, _options(key))) for key, value in named if key in EXCHANGED}
+    config = exchanged(config, parts)
+    for override, (key, value) in zip(overrides, named, strict=True):
         if key in EXCHANGED:
-            config = exchanged(config, {key: _read(key, choice(key, value, _options(key)))})
             continue
         known = list(_keys(OmegaConf.to_container(config), ""))
         if key not in known:
@@ -83,7 +84,8 @@ def exchanged(objective: DictConfig, parts: Mapping[str, Any], *, keep_temperatu
         keep_temperature: leave the temperature as it is, since somebody asked for it.
 
     Raises:
-        ValueError: a part of another name, or the objective has no place for one (it is none, or of another kind).
+        ValueError: a part of another name, the objective has no place for one (it is none, or of another kind), or
+            the loss does not exist.
     """
     config = deepcopy(objective)
     for name, part in parts.items():
@@ -95,7 +97,7 @@ def exchanged(objective: DictConfig, parts: Mapping[str, Any], *, keep_temperatu
             raise ValueError(f"{name}={part['_target_']} needs an objective that has a {name}, got {kind}")
         config.module[name] = part
         if name == "loss" and "temperature" in config.module and not keep_temperature:
-            if not takes(get_object(part["_target_"]), "temperature"):
+            if not takes(_found(part["_target_"]), "temperature"):
                 config.module.temperature = None
     return config
 
@@ -147,13 +149,17 @@ def _ours(target: Any) -> bool:
     """Return whether the dotted name is one of our parts, and not merely reachable through an import or a class."""
     if not isinstance(target, str) or not target.startswith(PARTS):
         return False
-    try:
-        found = get_object(target)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{target!r} does not exist: {error}") from error
+    found = _found(target)
     module = getattr(found, "__module__", None) or ""
     plain = isclass(found) or (isfunction(found) and "." not in found.__qualname__)
     return plain and module.startswith(PARTS) and module != __name__  # this module can run what it was not shown
+
+
+def _found(target: str) -> Any:
+    try:
+        return get_object(target)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{target!r} does not exist: {' '.join(str(error).split())}") from error
 
 
 def _targets(node: Any) -> Iterator[Any]:

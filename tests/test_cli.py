@@ -55,10 +55,12 @@ def test_help_of_a_job_names_every_option(tmp_path, job):
 
 
 def test_cfg_job_shows_what_the_line_says(tmp_path):
-    done = run("rl", "seed=3", "agent=dqn", "agent.tau=0.5", "env=Acrobot-v1", "--cfg", "job", cwd=tmp_path)
+    parts = ["sampler=hardest", "sampler.k=7"]
+    done = run("rl", "seed=3", "agent=dqn", "agent.tau=0.5", "env=Acrobot-v1", *parts, "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "seed: 3\n" in done.stdout and "tau: 0.5\n" in done.stdout
     assert "path: stable_baselines3.DQN" in done.stdout and "id: Acrobot-v1" in done.stdout
+    assert "sampler:\n  _target_: contraux.core.samplers.Hardest\n  k: 7\n" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -95,6 +97,14 @@ def test_cfg_job_shows_what_the_line_says(tmp_path):
         (["rl", "sampler=hardst"], "unknown sampler option 'hardst': did you mean hardest"),
         (["rl", "loss=vicreg"], "Contrastive needs a loss of a similarity matrix, got vicreg, which compares rows"),
         (["rl", "loss=triplet", "objective.module.temperature=0.3"], "triplet has no temperature: it must be None"),
+        (["rl", "loss=triplet", "++objective.module.temperature=0.3"], "triplet has no temperature: it must be None"),
+        (
+            ["rl", "objective=curl", "similarity=bilinear", "objective.module.similarity.dim=64"],
+            "similarity=NAME replaces objective.module.similarity wholly: set similarity.KEY, got",
+        ),
+        (["rl", "sampler=hardest", "sampler.kk=1"], "unknown key 'sampler.kk': did you mean sampler.k?"),
+        (["rl", "loss=nt_xent", "steps=64"], "nt_xent compares every view with every view: queries must be the keys"),
+        (["rl", "sampler=cancel_by_label", "steps=64"], "CancelByLabel needs 'label' in the context of the pairs"),
         (["rl", "objective=none", "sampler=hardest"], "needs an objective that has a sampler, got no objective"),
         (["compare"], "compare needs experiment=NAME"),
         (["compare", "experiment=noisy_cartpole", "compare.seeds=none"], "compare.seeds must be a whole number >= 1"),
@@ -137,10 +147,31 @@ def test_parts_of_an_objective_by_name_are_what_trains(tmp_path):
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["sampler"]["_target_"] == "contraux.core.samplers.Bandit" and config["sampler"]["interval"] == 1
     assert config["loss"]["_target_"] == "contraux.core.losses.decoupled"
+    ran = yaml.safe_load((tmp_path / "run" / "objective.yaml").read_text())["module"]
+    assert {part: ran[part] for part in ("loss", "sampler")} == {part: config[part] for part in ("loss", "sampler")}
+    assert ran["similarity"]["_target_"] == "contraux.core.similarity.cosine" and "dim" not in ran["similarity"]
     progress = (tmp_path / "run" / "progress.csv").read_text().splitlines()
     assert "sampler/arm" in progress[0]
     done = run("rl", "resume=run", "steps=512", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "run" / "objective.yaml").read_text())["module"] == ran
+    done = run("rl", "resume=run", "steps=512", "sampler=hardest", cwd=tmp_path)
+    assert done.returncode == 2 and "a resumed run keeps its settings" in done.stderr
+
+
+def test_parts_of_an_objective_in_the_arms_of_a_comparison(tmp_path):
+    short = ["steps=256", "agent.n_steps=32", "agent.n_epochs=1", "evaluation.episodes=1", "hydra/launcher=basic"]
+    arms = "+compare.arms={base: ['objective=none'], hard: ['sampler=hardest', 'sampler.k=3', 'loss=triplet']}"
+    words = ["compare", "compare.name=parts", arms, "compare.seeds=1", *short]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    runs = tmp_path / "runs" / "compare" / "parts"
+    ran = yaml.safe_load((runs / "hard" / "seed_0" / "objective.yaml").read_text())["module"]
+    assert ran["sampler"] == {"_target_": "contraux.core.samplers.Hardest", "k": 3}
+    assert ran["loss"]["_target_"] == "contraux.core.losses.triplet" and ran["temperature"] is None
+    assert not (runs / "base" / "seed_0" / "objective.yaml").exists()
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0 and "2 of 2 runs are done already" in done.stdout
 
 
 def query(line, cwd):
@@ -158,6 +189,7 @@ def query(line, cwd):
         ("contraux zzz ", []),
         ("contraux rl agent=p", ["agent=ppo"]),
         ("contraux rl objective=n", ["objective=none"]),
+        ("contraux rl sampler=hard", ["sampler=hardest", "sampler=hardness"]),
         ("contraux rl agent=dqn agent.expl", [
             "agent.exploration_final_eps=", "agent.exploration_fraction=", "agent.exploration_initial_eps="
         ]),

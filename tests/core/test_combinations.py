@@ -1,13 +1,16 @@
 """Every loss with every sampler and similarity: a number and a gradient, or one sentence that says why not."""
 
 import itertools
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contraux.core import Contrastive, Pairs, SameLabel
+import contraux
+from contraux.core import Contrastive, Pairs, SameLabel, two_view_pairs
 from contraux.core.kernels import entry
 from contraux.core.losses import (
     HardNegative,
@@ -24,6 +27,7 @@ from contraux.core.losses import (
     sup_con,
     triplet,
 )
+from contraux.core.preset import build, preset, presets
 from contraux.core.samplers import (
     Bandit,
     Bayesian,
@@ -101,6 +105,8 @@ def test_every_combination_gives_a_number_or_says_why_not(loss, sampler):
     for similarity, kind in itertools.product(SIMILARITIES, ("index", "mask", "labels")):
         objective = Contrastive(4, similarity=similarity, sampler=sampler, loss=loss)
         batch = pairs(kind, 6, 6, 0)
+        if loss in SQUARE:
+            batch = batch._replace(exclude=torch.arange(6), positive=torch.arange(6).roll(3))
         for step in range(3):  # a queue fills, an adaptive sampler decides
             remembered = objective.sampler.memory() is not None
             if loss in SQUARE and remembered:
@@ -151,3 +157,79 @@ def test_whatever_the_shapes_dtypes_and_masks(loss, sampler, similarity, kind, e
     assert outcome.loss.isfinite()
     for gradient, of in zip(gradients, (batch.query, batch.key), strict=True):
         assert gradient is None or (gradient.dtype == of.dtype and gradient.isfinite().all())
+
+
+# --- by the names of the command line ---------------------------------------------------------------------------------
+
+
+def names(group):
+    return sorted(path.stem for path in (Path(contraux.__file__).parent / "configs" / group).glob("*.yaml"))
+
+
+@cache
+def part(group, name):
+    """The part that a YAML describes; objectives copy what they are given."""
+    return build(preset("temporal", f"{group}={name}").module[group])
+
+
+PAIRED = {"negative_cosine", "vicreg", "barlow_twins", "alignment_uniformity"}
+SQUARE_ONLY = {"nt_xent", "max_margin"}
+KNOWS = {"cancel_by_label": ("label", "key_label"), "cancel_by_guide": ("guide", "key_guide")}
+MAY_KEEP_NONE = {"margin", "semi_hard", "threshold"}  # then there is nothing to learn from
+
+
+def refused(sentence, call, *arguments, **keywords):
+    with pytest.raises(ValueError, match=sentence) as found:
+        call(*arguments, **keywords)
+    assert "\n" not in str(found.value)
+
+
+def observations(n=12, m=12):
+    """What a reinforcement learner compares: queries and keys, row by row, and all that any sampler wants to know."""
+    torch.manual_seed(0)
+    known = {"label": torch.randint(3, (n,)), "key_label": torch.randint(3, (m,))}
+    known |= {"guide": torch.randn(n, 3), "key_guide": torch.randn(m, 3)}
+    return Pairs(torch.randn(n, 128, requires_grad=True), torch.randn(m, 128), torch.arange(n), None, known)
+
+
+def views():
+    """Two views of 6 examples, each compared with all others."""
+    query, key, *_, context = observations()
+    return two_view_pairs(query[:6], key[:6])._replace(context=context)
+
+
+@pytest.mark.parametrize("loss", names("loss"))
+@pytest.mark.parametrize("objective", presets())
+def test_every_part_by_name_with_every_preset(objective, loss):
+    factory = build(preset(objective, f"loss={loss}").module)
+    for sampler, similarity in itertools.product(names("sampler"), names("similarity")):
+        parts = {"sampler": part("sampler", sampler), "similarity": part("similarity", similarity)}
+        if loss in PAIRED:
+            refused(f"a similarity matrix, got {loss}, which compares rows", factory, 128, **parts)
+            continue
+        made = factory(128, **parts)
+        batch = views() if loss in SQUARE_ONLY else observations()
+        if sampler in KNOWS:
+            refused(f"needs '{KNOWS[sampler][0]}' in the context", made, batch._replace(context={}))
+        outcome = made(batch)
+        (gradient,) = torch.autograd.grad(outcome.loss, batch.query)
+        assert outcome.loss.isfinite() and gradient.isfinite().all(), (sampler, similarity)
+        assert gradient.any() or sampler in MAY_KEEP_NONE, (sampler, similarity)
+        if loss in SQUARE_ONLY and sampler == "queue":  # which holds keys by now
+            refused("needs a square similarity", made, batch)
+        elif loss in SQUARE_ONLY:
+            uneven = observations(11, 12)._replace(exclude=torch.arange(11))
+            refused("needs a square similarity", made, uneven)
+
+
+@pytest.mark.parametrize("loss", sorted(SQUARE_ONLY))
+def test_losses_among_all_views_refuse_queries_that_are_not_the_keys(loss):
+    made = build(preset("temporal", f"loss={loss}").module)(128)
+    refused("queries must be the keys, or exclude must name each row itself", made, observations())
+
+
+def test_debiased_weights_are_finite_at_distances_too():
+    config = preset("temporal", "sampler=debiased", "similarity=negative_euclidean")
+    batch = observations()
+    loss = build(config.module)(128)(batch).loss
+    assert loss.isfinite() and torch.autograd.grad(loss, batch.query)[0].isfinite().all()

@@ -80,6 +80,7 @@ def test_wrong_names(arguments, sentence):
         "contraux.core.gradient.torch.load",  # reachable through an import of ours, but not ours
         "contraux.core.preset.yaml.unsafe_load",
         "contraux.core.preset.build",
+        "sklearn.gaussian_process.GaussianProcessRegressor",  # used by a sampler, but no sampler
         7,
     ],
 )
@@ -128,9 +129,30 @@ def test_a_loss_without_temperature_takes_none_and_others_keep_it():
         build(preset("temporal", "loss=triplet", "module.temperature=0.3").module)(10)
 
 
+def test_parts_come_before_values_in_any_order():
+    config = preset("curl", "module.sampler.k=3", "module.similarity.dim=64", "sampler=hardest", "similarity=bilinear")
+    assert config == preset(
+        "curl", "similarity=bilinear", "sampler=hardest", "module.similarity.dim=64", "module.sampler.k=3"
+    )
+    assert config.module.sampler.k == 3 and config.module.similarity.dim == 64
+    with pytest.raises(ValueError, match=r"triplet has no temperature: it must be None, got 0\.3"):
+        build(preset("temporal", "module.temperature=0.3", "loss=triplet").module)(10)
+
+
+def test_parts_in_a_config_run_nothing_outside_contraux():
+    config = exchanged(preset("temporal"), {"sampler": {"_target_": "sklearn.base.clone"}})
+    with pytest.raises(ValueError, match=r"would run 'sklearn\.base\.clone', which is no part of an objective"):
+        build(config.module)
+
+
 def test_unknown_parts():
     with pytest.raises(ValueError, match="unknown loss 'infonce': did you mean info_nce"):
         preset("curl", "loss=infonce")
+    with pytest.raises(ValueError, match=r"unknown key 'sampler.k' in preset 'curl': did you mean module.sampler.k"):
+        preset("curl", "sampler=hardest", "sampler.k=3")
+    with pytest.raises(ValueError, match=r"^'contraux\.core\.losses\.infonce' does not exist: .*$") as found:
+        exchanged(preset("curl"), {"loss": {"_target_": "contraux.core.losses.infonce"}})
+    assert "\n" not in str(found.value)
     with pytest.raises(ValueError, match="needs an objective that has a sampler, got no objective"):
         exchanged(OmegaConf.create({"source": None, "module": None}), {"sampler": {"_target_": "x"}})
     free = OmegaConf.create({"source": None, "module": {"_target_": "contraux.core.NegativeFree"}})
