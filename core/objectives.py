@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .check import number
 from .kernels.entry import default_temperature, score, takes
-from .losses import info_nce
+from .losses import info_nce, max_margin, nt_xent
 from .metrics import contrastive_metrics
 from .pairs import Outcome, Pairs, SameLabel
 from .projected import HeadFactory, Projected, name_of, own
@@ -77,6 +77,7 @@ class Contrastive(Projected):
             found = self.sampler.temperature if temperature is None else temperature
             raise ValueError(f"{name_of(self.loss)} has no temperature: it must be None, got {found}")
         self._default_temperature = default_temperature(self.loss) or 0.1
+        self._needs_itself = getattr(self.loss, "func", self.loss) in (nt_xent, max_margin)
         out = torch.zeros(2, self.out_features)
         with torch.no_grad():  # a Bilinear or Queue of another dimension says so here, not at the first batch
             self.similarity(out, out)
@@ -89,9 +90,15 @@ class Contrastive(Projected):
         A learned temperature is among the metrics, and so is what the sampler chose.
 
         Raises:
-            ValueError: the features have another dimension than the objective was built for, or shapes disagree.
+            ValueError: the features have another dimension than the objective was built for, shapes disagree, or a loss
+                among all views (`nt_xent`, `max_margin`) is given queries that are not the keys.
         """
         query, key, positive, exclude, context = pairs
+        if self._needs_itself and exclude is None and query is not key:
+            raise ValueError(
+                f"{name_of(self.loss)} compares every view with every view: queries must be the keys, or exclude must "
+                "name each row itself, as two_view_pairs does; got pairs of neither kind"
+            )
         query, key = self.project(query, key)
         if isinstance(positive, SameLabel):
             context = {**context, "label": positive.query, "key_label": positive.key}

@@ -39,7 +39,8 @@ class Debiased(Weighting):
     and 8). InfoNCE with these weights is the loss `debiased`, value and gradient: the gradient flows through the
     weights, since the estimate depends on the similarities. https://arxiv.org/abs/2007.00224
 
-    The floor e^{-1/t} is the least that e^{s/t} can be for cosines; use it with those. In a `Chain` after weights
+    The floor e^{-1/t} is the least that e^{s/t} can be for cosines; use it with those. With distances it can be so far
+    above every exponential that the weights overflow. In a `Chain` after weights
     that are neither 0 nor 1, the estimate is still that of an unweighted sum.
 
     Args:
