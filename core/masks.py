@@ -40,15 +40,20 @@ def check_candidates(n: int, m: int, positive: Tensor | SameLabel, exclude: Tens
         for name, labels, length in (("query", positive.query, n), ("key", positive.key, m)):
             if labels.dtype != torch.long or labels.shape != (length,):
                 raise ValueError(f"labels of {name} must be long ({length},), got {labels.dtype} {shape(labels)}")
-    elif not _index(positive, n) and not (
-        positive.shape == (n, m) and (positive.dtype == torch.bool or positive.is_floating_point())
-    ):
-        raise ValueError(
-            f"positive must be long ({n},) or bool or floating ({n}, {m}), got {positive.dtype} {shape(positive)}"
-        )
+    else:
+        check_positive(n, m, positive)
     if exclude is not None and not _index(exclude, n) and not (exclude.shape == (n, m) and exclude.dtype == torch.bool):
         raise ValueError(
             f"exclude must be bool ({n}, {m}) or long ({n},), queries x keys, got {exclude.dtype} {shape(exclude)}"
+        )
+
+
+def check_positive(n: int, m: int, positive: Tensor) -> None:
+    """Raise a ValueError unless it is an index, a mask or soft weights for N queries and M keys; reads no values."""
+    mask = positive.dtype == torch.bool or positive.is_floating_point()
+    if not _index(positive, n) and not (mask and positive.shape == (n, m)):
+        raise ValueError(
+            f"positive must be long ({n},) or bool or floating ({n}, {m}), got {positive.dtype} {shape(positive)}"
         )
 
 

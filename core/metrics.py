@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .losses import info_nce
+from .masks import positive_mask
 
 
 @torch.no_grad()
@@ -40,9 +41,7 @@ def contrastive_metrics(
         if info_nce_loss is None:
             info_nce_loss = F.cross_entropy(similarity / temperature, positive)
         return _one_positive(similarity, positive, info_nce_loss)
-    if positive.ndim == 1:
-        positive = torch.zeros_like(similarity, dtype=torch.bool).scatter(1, positive.unsqueeze(1), True)
-    is_positive = positive > 0
+    is_positive = positive_mask(positive, similarity.shape[1]) > 0
     is_negative = ~is_positive if weights is None else (weights > 0) & ~is_positive
     used_N = is_positive.any(1)
     best_N = similarity.masked_fill(~is_positive, -torch.inf).amax(1)

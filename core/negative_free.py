@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .check import shape
-from .kernels.entry import takes
+from .kernels.entry import name_of, takes
 from .losses import negative_cosine
 from .pairs import Outcome, Pairs
-from .projected import HeadFactory, Projected, name_of, own
+from .projected import HeadFactory, Projected, own
 
 
 class NegativeFree(Projected):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .check import number
-from .kernels.entry import default_temperature, score, takes
+from .kernels.entry import default_temperature, loss_settings, name_of, score, takes
 from .losses import info_nce, max_margin, nt_xent
 from .metrics import contrastive_metrics
 from .pairs import Outcome, Pairs, SameLabel
-from .projected import HeadFactory, Projected, name_of, own
+from .projected import HeadFactory, Projected, own
 from .samplers import InBatch, Sampler
 from .similarity import cosine
 
@@ -73,9 +73,7 @@ class Contrastive(Projected):
                 f"Contrastive needs a loss of a similarity matrix, got {name_of(self.loss)}, which compares rows; "
                 "NegativeFree takes such a loss"
             )
-        if not takes(self.loss, "temperature") and (temperature, self.sampler.temperature) != (None, None):
-            found = self.sampler.temperature if temperature is None else temperature
-            raise ValueError(f"{name_of(self.loss)} has no temperature: it must be None, got {found}")
+        loss_settings(self.loss, self.sampler, temperature)  # a temperature that the loss has not is refused here
         self._default_temperature = default_temperature(self.loss) or 0.1
         self._needs_itself = getattr(self.loss, "func", self.loss) in (nt_xent, max_margin)
         out = torch.zeros(2, self.out_features)

@@ -91,12 +91,6 @@ def own(part: Any) -> Any:
     return deepcopy(part) if isinstance(part, nn.Module) else part
 
 
-def name_of(loss: Any) -> str:
-    """Return what a loss is called, in a sentence."""
-    plain = loss.func if isinstance(loss, partial) else loss
-    return getattr(plain, "__name__", type(plain).__name__)
-
-
 def _head(name: str, factory: HeadFactory, dim: int) -> tuple[nn.Module, int]:
     """Return the head a factory makes for `dim` features and its output dimension, after trying it once."""
     head = factory(dim)

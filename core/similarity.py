@@ -108,6 +108,11 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if inside else nullcontext()
 
 
+def full_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return float64 where one of the tensors is, otherwise float32: what similarities are taken in."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
 def check_features(query: Tensor, key: Tensor) -> None:
     """Raise a ValueError unless they are `(N, D)` and `(M, D)`."""
     if query.ndim != 2 or key.ndim != 2 or query.shape[1] != key.shape[1]:
@@ -116,5 +121,5 @@ def check_features(query: Tensor, key: Tensor) -> None:
 
 def _pair(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     check_features(query, key)
-    dtype = torch.float64 if torch.float64 in (query.dtype, key.dtype) else torch.float32
+    dtype = full_dtype(query, key)
     return query.to(dtype), key.to(dtype)

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..check import shape, whole
+from ..kernels.unit import unit
 from ..losses.arguments import check_temperature
-from ..similarity import full_precision, safe_norm
+from ..similarity import full_dtype, full_precision
 from .processes import known_counts, rank_and_size
 
 
@@ -67,9 +68,8 @@ def ring_info_nce(
     whole("rows", rows, 1)
     counts = known_counts(query, counts)
     with full_precision(query):
-        dtype = torch.float64 if torch.float64 in (query.dtype, key.dtype) else torch.float32
-        query, key = query.to(dtype), key.to(dtype)
-        query, key = query / safe_norm(query).unsqueeze(1), key / safe_norm(key).unsqueeze(1)
+        dtype = full_dtype(query, key)
+        query, key = unit(query.to(dtype))[0], unit(key.to(dtype))[0]
         heat = temperature.to(query) if isinstance(temperature, Tensor) else query.new_full((), temperature)
         return _RingInfoNCE.apply(query, key, heat, symmetric, counts, rows)
 

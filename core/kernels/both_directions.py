@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .unit import by_temperature
+
 ROWS, COLUMNS = 2048, 512  # of a tile: 4 MiB in float32
 
 
@@ -63,7 +65,7 @@ def both_directions(
         grad_key[columns].addmm_(tile.T, query_ND[rows])
     if not need_temperature:
         return loss, grad_query, grad_key, None
-    return loss, grad_query, grad_key, torch.dot(query_ND.reshape(-1), grad_query.view(-1)) / -temperature
+    return loss, grad_query, grad_key, by_temperature(query_ND, grad_query, temperature)
 
 
 def _tiles(query_ND: Tensor, key_ND: Tensor, temperature: float | Tensor) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -46,6 +46,12 @@ class Case(NamedTuple):
     dtype: torch.dtype
 
     @property
+    def cells(self) -> int:
+        """How many similarities there are, N (M + Q)."""
+        remembered = 0 if self.memory is None else self.memory.shape[0]
+        return self.query.shape[0] * (self.key.shape[0] + remembered)
+
+    @property
     def shift(self) -> bool:
         """Whether exponentials need a maximum subtracted; reads the temperature only on a CPU."""
         return not self.cosines or self.query.device.type != "cpu" or float(_value(self.temperature)) <= UNSHIFTED

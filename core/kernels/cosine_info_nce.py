@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..losses import info_nce
 from ..losses.arguments import check_temperature
-from ..similarity import cosine, full_precision
+from ..similarity import cosine, full_dtype, full_precision
 from .unit import through_norm, unit
 
 
@@ -37,7 +37,7 @@ def cosine_info_nce(
     """
     check_temperature(temperature)
     with full_precision(query):
-        dtype = torch.float64 if torch.float64 in (query.dtype, key.dtype) else torch.float32
+        dtype = full_dtype(query, key)
         loss, similarity = _CosineInfoNCE.apply(query.to(dtype), key.to(dtype), positive, temperature)
     return loss, similarity
 

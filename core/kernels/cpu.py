@@ -30,12 +30,8 @@ def on_cpu(case: Case, loss: Any) -> Tensor | None:
     return None
 
 
-def _small(case: Case) -> bool:
-    return len(case.query) * (len(case.key) + (0 if case.memory is None else len(case.memory))) <= SMALL
-
-
 def _labels(case: Case, positive: SameLabel) -> Tensor | None:
-    if case.memory is not None or _small(case):
+    if case.memory is not None or case.cells <= SMALL:
         return None
 
     def kernel(query: Tensor, key: Tensor, temperature: Any, needs: Sequence[bool]) -> Any:
@@ -55,7 +51,7 @@ def _labels(case: Case, positive: SameLabel) -> Tensor | None:
 
 
 def _clip(case: Case, positive: Tensor, itself: Tensor | None) -> Tensor | None:
-    if itself is None or _small(case) or case.exclude is not None:
+    if itself is None or case.cells <= SMALL or case.exclude is not None:
         return None
     if not torch.equal(positive.sort().values, itself):
         return None
@@ -84,7 +80,7 @@ def _one_way(case: Case, positive: Tensor, itself: Tensor | None, nt_xent: bool)
             raise IndexError(f"positive must lie in [0, {positive.shape[0]}), got {low if low < 0 else high}")
         return attached(case, lambda z, _, t, needs: _symmetric(z, positive, t, needs))
 
-    if _small(case):
+    if case.cells <= SMALL:
         return None
 
     def kernel(query: Tensor, key: Tensor, temperature: Any, needs: Sequence[bool]) -> Any:

@@ -83,7 +83,7 @@ def score(
     check_features(query, key)
     n, m = query.shape[0], key.shape[0]  # len() of a tensor takes 2 us, and batches can be small
     check_candidates(n, m, positive, exclude)
-    settings = _settings(loss, sampler, temperature)
+    settings = loss_settings(loss, sampler, temperature)
     memory = sampler.memory()
     cells = n * (m if memory is None else m + memory.key.shape[0])
     compare, plain = _plain(similarity), _plain(loss)
@@ -99,7 +99,8 @@ def score(
         if kernel is not None:
             if not metrics:
                 return Scored(kernel, *_NOTHING)
-            pairs = _without_itself(pairs) if plain is nt_xent else pairs
+            if plain is nt_xent:  # a kernel took it, so that nothing but each row itself is excluded
+                pairs = pairs._replace(exclude=torch.arange(n, device=query.device))
             return Scored(kernel, *_seen(pairs, memory, similarity, sampler))
     if cells > COMPOSED and plain is nt_xent and n == m and memory is None:
         pairs, loss = _without_itself(pairs), info_nce
@@ -133,14 +134,23 @@ def _function(loss: Loss) -> Any:
     return type(plain).forward if isinstance(plain, nn.Module) else plain
 
 
-def _settings(loss: Loss, sampler: Sampler, temperature: float | Tensor | None) -> dict[str, Any]:
-    """Return the temperature for the loss, if any: what the sampler chose, or what was given."""
+def name_of(loss: Loss) -> str:
+    """Return what a loss is called, in a sentence."""
+    plain = loss.func if isinstance(loss, partial) else loss
+    return getattr(plain, "__name__", type(plain).__name__)
+
+
+def loss_settings(loss: Loss, sampler: Sampler, temperature: Any) -> dict[str, Any]:
+    """Return the temperature for the loss, if any: what the sampler chose, or what was given.
+
+    Raises:
+        ValueError: there is one and the loss takes none.
+    """
     chosen = temperature if sampler.temperature is None else sampler.temperature
     if chosen is None:
         return {}
     if not takes(loss, "temperature"):
-        name = getattr(_plain(loss), "__name__", type(loss).__name__)
-        raise ValueError(f"{name} has no temperature: it must be None, got {chosen}")
+        raise ValueError(f"{name_of(loss)} has no temperature: it must be None, got {chosen}")
     return {"temperature": chosen}
 
 

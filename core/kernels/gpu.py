@@ -14,6 +14,7 @@ from torch import Tensor
 from ..losses import clip, info_nce, nt_xent, sup_con
 from ..pairs import SameLabel
 from .case import Case, attached
+from .unit import by_temperature
 
 HOPPER, AMPERE, SMALLEST = 232_448, 166_912, 49_152  # bytes of shared memory a block may have: H100, A100, any
 SMALL = 2**21  # up to so many similarities the whole matrix takes fewer launches
@@ -49,8 +50,7 @@ def on_gpu(case: Case, loss: Any) -> Tensor | None:
     """Return the loss from the kernels, or None where there is none for it; nothing waits for the device."""
     if loss not in (info_nce, nt_xent, sup_con, clip) or case.query.dtype == torch.float64:
         return None
-    cells = case.query.shape[0] * (case.key.shape[0] + (0 if case.memory is None else case.memory.shape[0]))
-    if cells <= SMALL or find_spec("triton") is None:
+    if case.cells <= SMALL or find_spec("triton") is None:
         return None
     labels = isinstance(case.positive, SameLabel)
     exclude = case.exclude
@@ -137,8 +137,8 @@ def gpu_info_nce(
     if not needs[2] or for_query is None:
         return loss, for_query, for_key, None
     # where queries are the keys, their gradient holds each similarity twice
-    by_temperature = (query * for_query).sum() * work.scale / (-2 if work.one_tensor else -1)
-    return loss, for_query if needs[0] else None, for_key, by_temperature
+    heat = by_temperature(query, for_query, temperature) / (2 if work.one_tensor else 1)
+    return loss, for_query if needs[0] else None, for_key, heat
 
 
 class _Direction(NamedTuple):
@@ -179,7 +179,9 @@ class _Work:
         self.labels = isinstance(positive, SameLabel)
         self.positive, self.label = positive if isinstance(positive, SameLabel) else (positive, positive)
         self.exclude = exclude
-        self.scale = 1.0 / torch.as_tensor(temperature, dtype=torch.float32, device=query.device)
+        # a number is written by the device: copying one from the host would wait for it
+        heat = temperature.float() if isinstance(temperature, Tensor) else query.new_full((), temperature)
+        self.scale = 1.0 / heat
         self.tile = tile_for(dtype, query.shape[1], _shared_memory(query.device)) if tile is None else tile
         precision = "tf32" if torch.get_float32_matmul_precision() != "highest" else "ieee"
         self.precision = precision if dtype == torch.float32 else "ieee"

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..masks import positive_mask
 from ..pairs import SameLabel
+from .unit import by_temperature
 
 CELLS = 2**21  # similarities held at a time: 8 MiB in float32, beside the share of each positive
 
@@ -62,7 +63,5 @@ def label_info_nce(
     for gradient in (grad_query, grad_key):
         if gradient is not None:
             gradient /= used * temperature
-    by_temperature = None
-    if grad_query is not None and need_temperature:
-        by_temperature = torch.dot(query_ND.reshape(-1), grad_query.view(-1)) / -temperature
-    return total / used, grad_query, grad_key, by_temperature
+    heat = by_temperature(query_ND, grad_query, temperature) if grad_query is not None and need_temperature else None
+    return total / used, grad_query, grad_key, heat

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .unit import unit
+from .unit import by_temperature, unit
 
 CELLS = 2**22  # similarities held at a time: 16 MiB in float32
 PANEL = 4096  # remembered keys taken at a time
@@ -84,10 +84,8 @@ def row_info_nce(
                 grad_query[rows] += far_BD / sum_B1
         if grad_key is not None:
             grad_key.addmm_(block_BM.T, query_BD)
-    by_temperature = None
-    if grad_query is not None and need_temperature:
-        by_temperature = torch.dot(query_ND.reshape(-1), grad_query.view(-1)) / -temperature
-    return loss / n, grad_query, grad_key, by_temperature
+    heat = by_temperature(query_ND, grad_query, temperature) if grad_query is not None and need_temperature else None
+    return loss / n, grad_query, grad_key, heat
 
 
 def _remembered(

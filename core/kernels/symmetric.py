@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .unit import by_temperature
+
 ROWS, COLUMNS = 512, 2048  # of a tile; 4 MiB in float32, the fastest of five sizes tried at N = 2048 and 8192
 KEPT = 2048  # up to this many rows the exponentials of the first pass are kept for the second: at most 9 MiB
 
@@ -64,7 +66,7 @@ def symmetric_nt_xent(
             grad_ND[columns].addmm_(tile.T, z_ND[rows])
     if not need_temperature:
         return loss, grad_ND, None
-    return loss, grad_ND, torch.dot(z_ND.reshape(-1), grad_ND.view(-1)) * (-scale / 2)
+    return loss, grad_ND, by_temperature(z_ND, grad_ND, 1 / scale) / 2
 
 
 def _one_tile(
@@ -85,7 +87,7 @@ def _one_tile(
     grad_ND = tile @ z_ND
     if not need_temperature:
         return loss, grad_ND, None
-    return loss, grad_ND, torch.dot(z_ND.reshape(-1), grad_ND.view(-1)) * (-scale / 2)
+    return loss, grad_ND, by_temperature(z_ND, grad_ND, 1 / scale) / 2
 
 
 def _tiles(n: int) -> Iterator[tuple[slice, slice]]:

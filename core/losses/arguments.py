@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..check import choice, number, shape
-from ..masks import positive_mask
+from ..masks import check_positive, positive_mask
+from ..similarity import full_dtype
 
 Reduction = Literal["mean", "sum", "none"]
 """`mean` over the queries with a positive, their `sum`, or `none`: the loss of each query, 0 for one without."""
@@ -33,13 +34,8 @@ def check_matrix(similarity: Tensor, positive: Tensor, weights: Tensor | None) -
         raise ValueError(
             f"similarity must be a floating (N, M) tensor with N, M >= 1, got {similarity.dtype} {shape(similarity)}"
         )
-    index = positive.dtype == torch.long and positive.shape == similarity.shape[:1]
-    mask = positive.shape == similarity.shape and (positive.dtype == torch.bool or positive.is_floating_point())
-    if not index and not mask:
-        n, m = similarity.shape
-        raise ValueError(
-            f"positive must be long ({n},) or bool or floating ({n}, {m}), got {positive.dtype} {shape(positive)}"
-        )
+    n, m = similarity.shape
+    check_positive(n, m, positive)
     if weights is not None and (weights.shape != similarity.shape or not weights.is_floating_point()):
         raise ValueError(
             f"weights must be floating {shape(similarity)} like the similarity, got {weights.dtype} {shape(weights)}"
@@ -76,8 +72,7 @@ def rows(name: str, least: int, *features: Tensor) -> list[Tensor]:
     if not fits or first[0] < least or first[1] < 1:
         found = " and ".join(f"{x.dtype} {shape(x)}" for x in features)
         raise ValueError(f"{name} needs floating rows (N, D) of one shape with N >= {least} and D >= 1, got {found}")
-    dtype = torch.float64 if torch.float64 in [x.dtype for x in features] else torch.float32
-    return [x.to(dtype) for x in features]
+    return [x.to(full_dtype(*features)) for x in features]
 
 
 def split(similarity: Tensor, positive: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

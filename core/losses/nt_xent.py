@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..check import shape
-from .arguments import check_matrix
+from .arguments import check_matrix, check_square
 from .info_nce import info_nce
 
 
@@ -31,8 +30,7 @@ def nt_xent(
         ValueError: the similarity is not square, or as for `info_nce`.
     """
     check_matrix(similarity, positive, weights)  # before the mask is laid over them
-    if similarity.shape[0] != similarity.shape[1]:
-        raise ValueError(f"nt_xent needs a square similarity (2N, 2N), got {shape(similarity)}")
+    check_square("nt_xent", similarity)
     itself = torch.eye(similarity.shape[0], dtype=torch.bool, device=similarity.device)
     if positive.shape == similarity.shape:
         positive = positive.masked_fill(itself, 0)
