@@ -7,7 +7,6 @@ and Python's generators. The environments are not saved: a resumed run starts ne
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,32 @@ from safetensors.numpy import save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-FOLDER, PREVIOUS, UNFINISHED = "checkpoint", "checkpoint.previous", "checkpoint.unfinished"
+from ..core.files import existing, whole_folder
+
+FOLDER = "checkpoint"
 
 
 def save_checkpoint(model: BaseAlgorithm, run: Path, *, replay_buffer: bool = True) -> Path:
     """Write `run/checkpoint`, in place of the one before, and return it; a reader never finds half of one."""
-    unfinished = run / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    model.save(unfinished / "model.zip")
-    buffer = getattr(model, "replay_buffer", None)
-    if replay_buffer and buffer is not None:
-        save_replay_buffer(buffer, unfinished / "replay_buffer.safetensors")
-    save_random_state(unfinished / "random.safetensors")
-    current, previous = run / FOLDER, run / PREVIOUS
-    if current.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        current.rename(previous)
-    unfinished.rename(current)
-    shutil.rmtree(previous, ignore_errors=True)
-    return current
+    with whole_folder(run / FOLDER) as unfinished:
+        model.save(unfinished / "model.zip")
+        buffer = getattr(model, "replay_buffer", None)
+        if replay_buffer and buffer is not None:
+            save_replay_buffer(buffer, unfinished / "replay_buffer.safetensors")
+        save_random_state(unfinished / "random.safetensors")
+    return run / FOLDER
 
 
 def has_checkpoint(run: Path) -> bool:
     """Return whether a run can be gone on with."""
-    return any((run / name / "model.zip").exists() for name in (FOLDER, PREVIOUS))
+    return existing(run / FOLDER) is not None
 
 
 def load_checkpoint(algorithm: type[BaseAlgorithm], run: Path, env: VecEnv, device: str) -> BaseAlgorithm:
     """Return the model of a run's checkpoint on new environments, and put the global generators where they were."""
-    folder = next(run / name for name in (FOLDER, PREVIOUS) if (run / name / "model.zip").exists())
+    folder = existing(run / FOLDER)
+    if folder is None:
+        raise ValueError(f"{run} must hold a checkpoint, found none")
     model = algorithm.load(folder / "model.zip", env=env, device=device)
     buffer = folder / "replay_buffer.safetensors"
     if buffer.exists():

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..core.check import whole
+from ..core.files import write_json
 from . import job
 from .curves import draw
 from .recording import orphaned
@@ -63,7 +64,7 @@ def run_arm(cfg: DictConfig) -> None:
     except Exception as error:
         folder = Path(HydraConfig.get().runtime.output_dir)
         if job.read_result(folder).get("status") != "failed":  # before it could write that itself
-            job.write_json(folder / "result.json", job.failure({"arm": cfg.arm, "seed": cfg.seed}, error))
+            write_json(folder / "result.json", job.failure({"arm": cfg.arm, "seed": cfg.seed}, error))
     if orphaned():
         os._exit(1)
 
@@ -215,7 +216,7 @@ def write_report(folder: Path, name: str, runs: Sequence[Run]) -> bool:
     console.width = max(console.width, 110)  # a broken line is read more easily than a table cut off
     show(results, console)
     (folder / "table.md").write_text(as_markdown(name, results))
-    job.write_json(folder / "results.json", as_values(name, results))
+    write_json(folder / "results.json", as_values(name, results))
     places = [folder / "table.md", folder / "results.json"]
     try:
         draw_curves(results, runs, name, folder / "curves.png")

@@ -21,11 +21,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..clrl import ContrastiveAuxiliary
 from ..core.check import number, whole
+from ..core.files import write_json
 from ..core.preset import EXCHANGED, exchanged
+from ..core.provenance import versions
 from .agent import make_agent
 from .auxiliary import with_auxiliary
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from .provenance import versions
 from .recording import Checkpoints, Clock, Episodes, ProgressBar, Stop, go_on_with_evaluations, progress_logger
 from .result import completed, read_episodes, show
 
@@ -244,13 +245,6 @@ def read_result(run: Path) -> dict[str, Any]:
     """Return what `result.json` of a run folder holds; empty where there is none yet."""
     path = run / "result.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as JSON, atomically."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n")
-    unfinished.replace(path)
 
 
 def steps_or_none(name: str, value: Any) -> int | None:

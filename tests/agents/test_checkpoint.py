@@ -94,8 +94,8 @@ def test_an_interrupted_swap_leaves_the_previous_checkpoint_readable(tmp_path):
     ]  # fmt: skip
     checkpoint.save_checkpoint(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-    folder.rename(tmp_path / checkpoint.PREVIOUS)  # the process ended between the two renames
-    (tmp_path / checkpoint.UNFINISHED).mkdir()
+    folder.rename(tmp_path / "checkpoint.previous")  # the process ended between the two renames
+    (tmp_path / "checkpoint.unfinished").mkdir()
     assert checkpoint.has_checkpoint(tmp_path)
     loaded = checkpoint.load_checkpoint(DQN, tmp_path, env, "cpu")
     assert loaded.num_timesteps == 20

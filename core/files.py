@@ -1,0 +1,64 @@
+"""Files and folders that are always whole: written beside their place, then renamed into it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+UNFINISHED, PREVIOUS = ".unfinished", ".previous"
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as JSON, atomically."""
+    unfinished = path.with_suffix(UNFINISHED)
+    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def begin_folder(folder: Path) -> Path:
+    """Return an empty folder beside `folder`, to be filled and then handed to `finish_folder`."""
+    unfinished = folder.with_name(folder.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    return unfinished
+
+
+def finish_folder(folder: Path) -> None:
+    """Put what `begin_folder` began in the place of `folder`; whoever is killed meanwhile leaves one whole folder.
+
+    A directory cannot replace another in one step, so for a moment only `folder.previous` exists: `existing` finds it.
+    """
+    unfinished = folder.with_name(folder.name + UNFINISHED)
+    for file in unfinished.rglob("*"):
+        if file.is_file():
+            _flush(file)
+    previous = folder.with_name(folder.name + PREVIOUS)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    unfinished.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Fill the folder it yields; it takes the place of `folder` at the end, unless something was raised."""
+    unfinished = begin_folder(folder)
+    yield unfinished
+    finish_folder(folder)
+
+
+def existing(folder: Path) -> Path | None:
+    """Return the last whole state of a folder written this way, or None."""
+    for found in (folder, folder.with_name(folder.name + PREVIOUS)):
+        if found.is_dir():
+            return found
+    return None
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

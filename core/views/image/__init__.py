@@ -1,0 +1,1 @@
+"""Augmentations of image batches on their device, with parameters of its own for every image."""
