@@ -27,9 +27,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core.check import whole
 from ..core.files import write_json
+from ..core.interruption import orphaned
 from . import job
 from .curves import draw
-from .recording import orphaned
 from .report import Results, as_markdown, as_values, show
 from .result import learning_curve, read_episodes
 

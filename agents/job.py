@@ -183,9 +183,9 @@ def train(
     everything = [*callbacks, *recorders, checkpoints, stop, *([bar] if progress_bar else [])]
     begun = model.num_timesteps
     try:
-        with stop.listening(), Clock() as clock:
+        with stop.interruption.listening(), Clock() as clock:
             model.learn(steps - begun, everything, reset_num_timesteps=not resume, **learn)
-        interrupted = stop.reason is not None
+        interrupted = stop.interruption.reason is not None
         if not interrupted:
             evaluation.eval_freq = 1
             evaluation_env.seed(derived_seed(seed, "final evaluation"))
@@ -203,7 +203,7 @@ def train(
         "resumed_at": until,
     }
     if interrupted:
-        return {"status": "interrupted", "by": stop.reason, "taken_steps": model.num_timesteps, **speed}
+        return {"status": "interrupted", "by": stop.interruption.reason, "taken_steps": model.num_timesteps, **speed}
     returns = np.asarray(evaluation.evaluations_results[-1])
     learning = completed(*read_episodes(run / "episodes.csv"), steps=model.num_timesteps, evaluation=returns)
     return {"status": "completed", "taken_steps": model.num_timesteps, **learning, "weights": weights(model), **speed}

@@ -1,20 +1,16 @@
 """What a run writes while it learns: callbacks and file formats that a resumed run goes on with."""
 
-import csv
-import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from stable_baselines3.common import logger as sb3_logger
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, ProgressBarCallback
 from tqdm.rich import tqdm
 
+from ..core.files import keep_rows
+from ..core.interruption import Interruption
 from .checkpoint import save_checkpoint
 
 STEP_COLUMN = "time/total_timesteps"
@@ -69,45 +65,14 @@ class Checkpoints(BaseCallback):
 
 
 class Stop(BaseCallback):
-    """Ends `learn()` after the step in which SIGINT or SIGTERM came; in a worker, also when its parent has ended.
-
-    Its :meth:`listening` context catches the two signals; a second one acts as it would have without us.
-    """
+    """Ends `learn()` after the step in which SIGINT or SIGTERM came; in a worker, also when its parent has ended."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.reason: str | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM while the context lasts."""
-        before: dict[signal.Signals, Any] = {}
-
-        def note(number: int, _: Any) -> None:
-            self.reason = signal.Signals(number).name
-            restore()
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            restore()
+        self.interruption = Interruption()
 
     def _on_step(self) -> bool:
-        if orphaned():
-            self.reason = "end of the parent process"
-        return self.reason is None
-
-
-def orphaned() -> bool:
-    """Return whether this is a worker process whose parent has ended."""
-    parent = multiprocessing.parent_process()
-    return parent is not None and os.getppid() != parent.pid
+        return self.interruption.look() is None
 
 
 class ProgressBar(ProgressBarCallback):
@@ -165,22 +130,6 @@ def progress_logger(run: Path, *, tensorboard: bool, until: int | None = None) -
     if tensorboard and sb3_logger.SummaryWriter is not None:
         formats.append(sb3_logger.TensorBoardOutputFormat(str(run / "tensorboard")))
     return sb3_logger.Logger(str(run), formats)
-
-
-def keep_rows(path: Path, column: str, until: int) -> None:
-    """Drop the rows of a CSV whose value in a column is greater than `until`; a missing file stays missing."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    if not rows or column not in rows[0]:
-        return
-    index = rows[0].index(column)
-    kept = [row for row in rows[1:] if len(row) > index and row[index] and float(row[index]) <= until]
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([rows[0], *kept])
-    unfinished.replace(path)
 
 
 def go_on_with_evaluations(callback: EvalCallback, path: Path, until: int) -> None:

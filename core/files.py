@@ -1,5 +1,6 @@
 """Files and folders that are always whole: written beside their place, then renamed into it."""
 
+import csv
 import json
 import os
 import shutil
@@ -57,6 +58,22 @@ def existing(folder: Path) -> Path | None:
         if found.is_dir():
             return found
     return None
+
+
+def keep_rows(path: Path, column: str, until: int) -> None:
+    """Drop the rows of a CSV whose value in a column is greater than `until`; a missing file stays missing."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows or column not in rows[0]:
+        return
+    index = rows[0].index(column)
+    kept = [row for row in rows[1:] if len(row) > index and row[index] and float(row[index]) <= until]
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([rows[0], *kept])
+    unfinished.replace(path)
 
 
 def _flush(path: Path) -> None:

@@ -8,7 +8,8 @@ from stable_baselines3.common.callbacks import EvalCallback
 
 from contraux.agents.curves import band, draw
 from contraux.agents.environments import make
-from contraux.agents.recording import Episodes, go_on_with_evaluations, keep_rows, progress_logger
+from contraux.agents.recording import Episodes, go_on_with_evaluations, progress_logger
+from contraux.core.files import keep_rows
 from contraux.core.provenance import git_revision, versions
 
 
