@@ -1,5 +1,12 @@
-"""Data sets to pretrain and evaluate on: every one serves whole batches of uint8 images; `protocol` is the contract."""
+"""Data sets to pretrain and evaluate on: every one serves whole batches of uint8 images; `protocol` is the contract.
 
+A data set is a function `f(split, ...) -> DataSet` in a file of its own and a YAML in `configs/data/`; `loader` reads
+batches of it in a given order.
+"""
+
+from .digits import digits
+from .loader import batches, epoch_order
+from .memory import InMemory
 from .protocol import Batch, DataFactory, DataSet
 
-__all__ = ["Batch", "DataFactory", "DataSet"]
+__all__ = ["Batch", "DataFactory", "DataSet", "InMemory", "batches", "digits", "epoch_order"]
