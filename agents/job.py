@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..clrl import ContrastiveAuxiliary
 from ..core.check import number, whole
 from ..core.files import write_json
-from ..core.preset import EXCHANGED, exchanged
+from ..core.preset import EXCHANGED, exchanged_on_line
 from ..core.provenance import versions
 from .agent import make_agent
 from .auxiliary import with_auxiliary
@@ -115,16 +114,9 @@ def with_parts(cfg: DictConfig) -> DictConfig:
     Raises:
         ValueError: the objective has no such part, or the line also sets what is replaced.
     """
-    parts = {name: cfg.get(name) for name in EXCHANGED if cfg.get(name) is not None}
-    if not parts:
-        return cfg
-    words = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
-    for name in parts:
-        own = next((word for word in words if re.match(rf"objective\.module\.{name}\b", word)), None)
-        if own is not None:
-            raise ValueError(f"{name}=NAME replaces objective.module.{name} wholly: set {name}.KEY, got {own!r} too")
-    asked_for = any(word.startswith("objective.module.temperature=") for word in words)
-    objective = exchanged(cfg.auxiliary.objective, parts, keep_temperature=asked_for)
+    parts = {name: cfg.get(name) for name in EXCHANGED}
+    words = HydraConfig.get().overrides.task
+    objective = exchanged_on_line(cfg.auxiliary.objective, parts, words, "objective.module")
     return OmegaConf.create({**cfg, "auxiliary": {**cfg.auxiliary, "objective": objective}})
 
 

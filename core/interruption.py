@@ -20,7 +20,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM while the context lasts; in another thread than the main one, which cannot, nothing."""
+        """Catch SIGINT and SIGTERM while the context lasts, in the main thread; another thread cannot."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

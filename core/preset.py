@@ -4,7 +4,8 @@ A preset's loss, sampler and similarity can be exchanged for any of `configs/los
 `configs/similarity/`, by the same names in Python and on the command line.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
 from importlib.resources import files
@@ -29,7 +30,7 @@ EXCHANGED = ("loss", "sampler", "similarity")
 
 def presets() -> list[str]:
     """Return the names of all presets, sorted."""
-    return _options("objective")
+    return options("objective")
 
 
 def preset(name: str, *overrides: str) -> DictConfig:
@@ -49,12 +50,12 @@ def preset(name: str, *overrides: str) -> DictConfig:
         ValueError: the preset or a key does not exist (the sentence names the nearest), or an override is not
             `key=value`.
     """
-    config = _read("objective", choice("preset", name, presets()))
+    config = option("objective", choice("preset", name, presets()))
     for override in overrides:
         if "=" not in str(override):
             raise ValueError(f"an override must read dotted.key=value, got {override!r}")
     named = [(key, value) for key, _, value in (str(override).partition("=") for override in overrides)]
-    parts = {key: _read(key, choice(key, value, _options(key))) for key, value in named if key in EXCHANGED}
+    parts = {key: option(key, choice(key, value, options(key))) for key, value in named if key in EXCHANGED}
     config = exchanged(config, parts)
     for override, (key, value) in zip(overrides, named, strict=True):
         if key in EXCHANGED:
@@ -102,12 +103,38 @@ def exchanged(objective: DictConfig, parts: Mapping[str, Any], *, keep_temperatu
     return config
 
 
-def _options(group: str) -> list[str]:
+def exchanged_on_line(objective: DictConfig, parts: Mapping[str, Any], words: Iterable[str], at: str) -> DictConfig:
+    """Return `exchanged(objective, parts)` for a command line, whose words may not also set what is replaced.
+
+    Args:
+        objective: with the node `module`.
+        parts: as for `exchanged`.
+        words: overrides of the line; one that sets the temperature keeps it.
+        at: the dotted key of `module` on the line.
+
+    Raises:
+        ValueError: as for `exchanged`, or a word sets a part that is replaced.
+    """
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if not parts:
+        return objective
+    plain = [word.lstrip("+~") for word in words]
+    for name in parts:
+        own = next((word for word in plain if re.match(rf"{re.escape(at)}\.{name}\b", word)), None)
+        if own is not None:
+            raise ValueError(f"{name}=NAME replaces {at}.{name} wholly: set {name}.KEY, got {own!r} too")
+    asked_for = any(word.startswith(f"{at}.temperature=") for word in plain)
+    return exchanged(objective, parts, keep_temperature=asked_for)
+
+
+def options(group: str) -> list[str]:
+    """Return the names of the YAML files of a group, sorted."""
     folder = files(PACKAGE) / "configs" / group
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def _read(group: str, name: str) -> DictConfig:
+def option(group: str, name: str) -> DictConfig:
+    """Return one YAML of a group as a config."""
     config = OmegaConf.create((files(PACKAGE) / "configs" / group / f"{name}.yaml").read_text(encoding="utf-8"))
     if not isinstance(config, DictConfig):
         raise ValueError(f"{group} {name!r} must be a mapping, got {type(config).__name__}")
