@@ -5,8 +5,9 @@ batches of it in a given order.
 """
 
 from .digits import digits
+from .folder import folder
 from .loader import batches, epoch_order
 from .memory import InMemory
 from .protocol import Batch, DataFactory, DataSet
 
-__all__ = ["Batch", "DataFactory", "DataSet", "InMemory", "batches", "digits", "epoch_order"]
+__all__ = ["Batch", "DataFactory", "DataSet", "InMemory", "batches", "digits", "epoch_order", "folder"]

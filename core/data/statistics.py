@@ -19,8 +19,9 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 def statistics(read: Callable[[list[int]], Tensor], total: int, limit: int = LIMIT) -> Statistics:
     """Return mean and standard deviation of each channel, or vector entry, of up to `limit` evenly spaced examples.
 
-    `read` returns the examples of some indices below `total`: `(B, C, H, W)` uint8 or `(B, D)` floats. Images are counted in [0, 1], over all pixels. A channel whose deviation is below one grey level gets that instead,
-    a constant vector entry gets 1, so that a division by it is safe.
+    `read` returns the examples of some indices below `total`: `(B, C, H, W)` uint8 or `(B, D)` floats. Images count
+    in [0, 1], over all pixels. A channel whose deviation is below one grey level gets that instead, a constant vector
+    entry gets 1, so that a division by it is safe.
 
     Raises:
         ValueError: vectors with values that are not finite.
