@@ -5,7 +5,8 @@ Only Hydra is imported here; what a job needs is imported when it runs, so that 
 
 import os
 import sys
-from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import NamedTuple
 
 import hydra
@@ -25,39 +26,31 @@ ConfigStore.instance().store(group="objective", name="none", node={"source": Non
 DEBUG = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def rl(cfg: DictConfig) -> None:
-    """Train one agent; a mistake of the user's ends the process, except in a sweep, which goes on with the others."""
-    from .agents.job import main
-
-    try:
-        main(cfg)
-    except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        report("rl", error)
-
-
-def compare(cfg: DictConfig) -> None:
-    """Train the arms of an experiment."""
-    from .agents.compare import main
-
-    try:
-        main(cfg)
-    except Exception as error:
-        report("compare", error)
-
-
 class Job(NamedTuple):
-    """What one word of the command line stands for."""
+    """What one word of the command line stands for: the module with its `main(cfg)`, and what it does."""
 
-    task: Callable[[DictConfig], None]
+    module: str
     summary: str
 
 
 JOBS = {
-    "rl": Job(rl, "train one Stable-Baselines3 agent, with a contrastive auxiliary or without"),
-    "compare": Job(compare, "train the arms of an experiment over the same seeds, and say what differs"),
+    "rl": Job(".agents.job", "train one Stable-Baselines3 agent, with a contrastive auxiliary or without"),
+    "compare": Job(".agents.compare", "train the arms of an experiment over the same seeds, and say what differs"),
+    "pretrain": Job(".core.pretraining.job", "train an encoder on its own: SimCLR, MoCo and relatives"),
+    "evaluate": Job(".core.evaluation.job", "say what a pretrained encoder is worth: probes, neighbours, few shots"),
+    "record": Job(".agents.record", "record frames of a Gymnasium environment, to pretrain on"),
 }
+
+
+def perform(name: str, cfg: DictConfig) -> None:
+    """Run a job; a mistake of the user's ends the process, except in a sweep, which goes on with the others."""
+    job = import_module(JOBS[name].module, __package__)
+    try:
+        job.main(cfg)
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        report(name, error)
 
 
 def main() -> None:
@@ -118,7 +111,7 @@ def report(name: str, error: Exception) -> None:
 
 def hydra_main(name: str) -> None:
     """Hand `sys.argv` to Hydra, with the job's config and task."""
-    hydra.main(version_base="1.3", config_path=CONFIGS, config_name=name)(JOBS[name].task)()
+    hydra.main(version_base="1.3", config_path=CONFIGS, config_name=name)(partial(perform, name))()
 
 
 def complete(words: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 CONFIGS = "contraux.configs"
 VOUCHED_FOR = ("contraux.", "stable_baselines3.", "sb3_contrib.", "hydra.utils.get_class")
-RESUMABLE = ("trusted", "steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar")
+OPTIMIZERS = re.compile(r"torch\.optim\.[A-Za-z]+")
+RESUMABLE = {
+    "rl": ("trusted", "steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar"),
+    "pretrain": (
+        "trusted", "evaluation", "pictures", "threads", "device", "trackers", "progress_bar", "trainer.workers",
+        "trainer.log_every", "trainer.checkpoint_every",
+    ),
+}  # fmt: skip
 
 
 def prepare(job: str, words: list[str]) -> list[str]:
@@ -30,8 +37,8 @@ def prepare(job: str, words: list[str]) -> list[str]:
         raise ValueError("compare runs its arms in parallel by itself, got -m: make each value of a sweep an arm")
     words = [new for word in words for new in _env(word)]
     folder = next((word.partition("=")[2] for word in words if re.match(r"resume=(?!null$).", word)), None)
-    if folder is not None:
-        return _resume(Path(folder.strip("'\"")), words)
+    if folder is not None and job in RESUMABLE:
+        return _resume(Path(folder.strip("'\"")), words, RESUMABLE[job])
     return words
 
 
@@ -45,19 +52,20 @@ def _env(word: str) -> list[str]:
     return group_override(value, options)
 
 
-def _resume(folder: Path, words: list[str]) -> list[str]:
+def _resume(folder: Path, words: list[str], changeable: Sequence[str]) -> list[str]:
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"resume must be a run folder, which has a config.yaml, got {str(folder)!r}")
     for word in words:
-        if not word.startswith(("resume=", "-")) and word.split("=")[0].split(".")[0] not in RESUMABLE:
+        key = word.split("=")[0]
+        if not word.startswith(("resume=", "-")) and not f"{key}.".startswith(tuple(f"{name}." for name in changeable)):
             raise ValueError(
-                f"a resumed run keeps its settings: beside resume only {', '.join(RESUMABLE)} may change, got {word!r}"
+                f"a resumed run keeps its settings: beside resume only {', '.join(changeable)} may change, got {word!r}"
             )
     outside = sorted(set(_named(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))))
     if outside and "trusted=true" not in words:
         raise ValueError(
             f"a config is code, and the one in {folder} would run {outside[0]}, which is neither contraux's nor "
-            "Stable-Baselines3's; add trusted=true if you wrote it"
+            "Stable-Baselines3's nor an optimizer of torch; add trusted=true if you wrote it"
         )
     here = [f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=none"]
     return ["--config-dir", str(folder), "--config-name", "config", *words, *here]
@@ -70,7 +78,8 @@ def _named(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, child in node.items():
             path = key == "path" and "_target_" in node
-            if (key == "_target_" or path) and not str(child).startswith(VOUCHED_FOR):
+            known = str(child).startswith(VOUCHED_FOR) or OPTIMIZERS.fullmatch(str(child))
+            if (key == "_target_" or path) and not known:
                 yield str(child)
             yield from _named(child)
 

@@ -8,6 +8,7 @@ from .mocov3 import MoCoV3
 from .simclr import SimCLR
 from .simsiam import SimSiam
 from .supcon import SupCon
+from .trainer import Trained, Trainer
 from .vicreg import VICReg
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "SupCon",
+    "Trained",
+    "Trainer",
     "VICReg",
 ]

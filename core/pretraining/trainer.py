@@ -1,0 +1,274 @@
+"""The one loop that trains every method. Shape legend: B examples of a batch, over all processes."""
+
+import time
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from tqdm.auto import tqdm
+
+from ..check import choice, number, whole
+from ..data import Batch, DataSet, batches, epoch_order
+from ..interruption import Interruption
+from ..views.pair import TwoViews
+from . import checkpoint
+from .engine import Engine, Views
+from .method import Method
+from .record import NotFinite, Record
+from .schedule import SCALED_FROM, OptimizerFactory, warmup_cosine
+
+PRECISIONS = ("no", "fp16", "bf16")
+
+
+class Trained(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        status: `completed`, or `interrupted` by a signal, after its checkpoint was written.
+        by: the signal's name, or None.
+        step: optimizer steps taken, of `steps`.
+        steps: of the whole training.
+        last: learning rate, loss and metrics of the last step.
+        seconds: of training in this process, loading and checkpoints included.
+        images_per_second: over those seconds and all processes, each image counted once.
+    """
+
+    status: str
+    by: str | None
+    step: int
+    steps: int
+    last: dict[str, float]
+    seconds: float
+    images_per_second: float
+
+
+@dataclass
+class Trainer:
+    """Trains a method on the views of a data set, through Accelerate: one CPU or GPU, or many by `accelerate launch`.
+
+    Order of the data and views are functions of `seed` and the step alone, drawn for the whole batch on every process:
+    W processes of B / W rows see what one process of B rows would, and a resumed run goes on to the bit (on a CPU).
+
+    Args:
+        method: what to train, on any device; moved where Accelerate says.
+        data: its examples; the last, smaller batch of an epoch is left out.
+        views: makes the two views on the device.
+        optimizer: factory, called with groups of parameters.
+        folder: where progress and checkpoints go.
+        epochs: passes over the data, >= 1.
+        batch_size: B, examples of an optimizer step over all processes, >= 2.
+        warmup_epochs: during which the learning rate rises, >= 0; then it follows a cosine to 0.
+        scale_learning_rate: multiply the optimizer's rate by B x accumulate / 256.
+        chunk_size: rows that each process encodes at once, for a batch larger than memory, by gradient caching; None
+            encodes all. Two views of chunk_size rows are held.
+        accumulate: batches whose gradients are averaged into one optimizer step. It does not make the contrastive
+            batch larger (a warning says so): `chunk_size` does.
+        max_grad_norm: clips the gradient's norm, > 0; None never.
+        precision: no, bf16 or fp16, of the encoder; losses stay float32.
+        channels_last: memory layout of images and convolutions; faster on GPUs with half precision.
+        compile: torch.compile the encoders.
+        sync_batchnorm: take BatchNorm's statistics over all processes, where there are several and they run on GPUs.
+        workers: processes that load data, per training process; 0 loads in the training process.
+        seed: of order, views and global generators, >= 0.
+        device: cpu, or auto.
+        checkpoint_every: optimizer steps between checkpoints; None saves only the last. One is always saved at the end.
+        log_every: steps between readings of the device, >= 1.
+        trackers: names of Accelerate's trackers, for example tensorboard or wandb.
+        progress_bar: show one on the main process.
+
+    Raises:
+        ValueError: a value breaks its rule.
+    """
+
+    method: Method
+    data: DataSet
+    views: TwoViews
+    optimizer: OptimizerFactory
+    folder: Path
+    epochs: int = 100
+    batch_size: int = 256
+    warmup_epochs: float = 10.0
+    scale_learning_rate: bool = True
+    chunk_size: int | None = None
+    accumulate: int = 1
+    max_grad_norm: float | None = None
+    precision: str = "no"
+    channels_last: bool = False
+    compile: bool = False
+    sync_batchnorm: bool = True
+    workers: int = 0
+    seed: int = 0
+    device: str = "auto"
+    checkpoint_every: int | None = 500
+    log_every: int = 20
+    trackers: Sequence[str] = ()
+    progress_bar: bool = True
+    per_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 2), ("accumulate", 1), ("log_every", 1)):
+            whole(name, getattr(self, name), low)
+        for name in ("workers", "seed"):
+            whole(name, getattr(self, name))
+        for name in ("chunk_size", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), 1)
+        number("warmup_epochs", self.warmup_epochs, 0, self.epochs, below=True)
+        if self.max_grad_norm is not None:
+            number("max_grad_norm", self.max_grad_norm, 0, above=True)
+        choice("precision", self.precision, PRECISIONS)
+        choice("device", self.device, ("auto", "cpu"))
+        self.per_epoch = len(self.data) // (self.batch_size * self.accumulate)
+        if self.per_epoch == 0:
+            raise ValueError(
+                f"batch_size x accumulate must be at most the {len(self.data)} examples of the data, got "
+                f"{self.batch_size} x {self.accumulate}"
+            )
+        if self.accumulate > 1:
+            warnings.warn(
+                f"accumulate={self.accumulate} averages gradients of batches of {self.batch_size}, whose examples are "
+                "compared within each batch alone; batch_size with chunk_size enlarges the contrastive batch",
+                stacklevel=3,
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.per_epoch * self.epochs
+
+    def fit(self, *, resume: bool = False) -> Trained:
+        """Train to the end, or until SIGINT or SIGTERM, and leave a checkpoint.
+
+        Python's, NumPy's and torch's global generators are seeded.
+
+        Args:
+            resume: go on from the checkpoint in the folder.
+
+        Raises:
+            ValueError: the batch does not divide among the processes, a checkpoint does not fit, or the loss is not
+                finite; the last good checkpoint stays.
+        """
+        accelerator = self._accelerator()
+        engine = self._engine(accelerator)
+        begun = checkpoint.load(accelerator, self.folder) if resume else 0
+        record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
+        interruption, clock = Interruption(), _Clock(self.batch_size * self.accumulate, begun)
+        loader = self._loader(accelerator, begun)
+        saved, step = begun if resume else None, begun
+        try:
+            with interruption.listening(), self._bar(accelerator, begun) as bar:
+                while step < self.steps:
+                    factor = warmup_cosine(step, self.steps, round(self.warmup_epochs * self.per_epoch))
+                    parts = range(step * self.accumulate, (step + 1) * self.accumulate)
+                    outcome = engine.update([self._views(accelerator, loader, i) for i in parts], factor)
+                    step += 1
+                    engine.method.update(step / self.steps)
+                    record.add(step, engine.rates[0] * factor, outcome)
+                    clock.step = step
+                    bar.update(clock.images)
+                    due = self.checkpoint_every is not None and step % self.checkpoint_every == 0
+                    read = step % self.log_every == 0 or due
+                    stop = _agreed(accelerator, interruption, read)
+                    if read or stop or step == self.steps:
+                        record.write(clock.images_per_second)
+                        bar.set_postfix_str(f"loss {record.last['loss']:.4g}")
+                    if due or stop or step == self.steps:
+                        checkpoint.save(accelerator, self.folder, step)
+                        saved = step
+                    if stop:
+                        break
+        except NotFinite as error:
+            kept = "no checkpoint had been saved" if saved is None else f"the checkpoint of step {saved} is kept"
+            raise ValueError(f"{error}; {kept}: try a lower learning rate, or bf16 in the place of fp16") from error
+        finally:
+            loader.close()  # ends the workers
+            accelerator.end_training()
+        status = "completed" if step == self.steps else "interrupted"
+        speed = round(clock.images_per_second(), 1)
+        return Trained(status, interruption.reason, step, self.steps, record.last, round(clock.seconds(), 3), speed)
+
+    def _accelerator(self) -> Accelerator:
+        accelerator = Accelerator(
+            mixed_precision=self.precision,
+            cpu=self.device == "cpu",
+            log_with=list(self.trackers) or None,
+            project_dir=self.folder if self.trackers else None,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        processes = accelerator.num_processes
+        if self.batch_size % processes:
+            raise ValueError(f"batch_size must divide among the {processes} processes, got {self.batch_size}")
+        if self.trackers:
+            accelerator.init_trackers("")
+        set_seed(self.seed, device_specific=True)
+        return accelerator
+
+    def _engine(self, accelerator: Accelerator) -> Engine:
+        return Engine(
+            accelerator,
+            self.method,
+            self.optimizer,
+            scale=self.batch_size * self.accumulate / SCALED_FROM if self.scale_learning_rate else 1.0,
+            chunk_size=self.chunk_size,
+            max_grad_norm=self.max_grad_norm,
+            channels_last=self.channels_last,
+            compile=self.compile,
+            sync_batchnorm=self.sync_batchnorm,
+        )
+
+    def _bar(self, accelerator: Accelerator, begun: int) -> "tqdm[NoReturn]":
+        images = self.batch_size * self.accumulate
+        shown = self.progress_bar and accelerator.is_main_process
+        return tqdm(total=self.steps * images, initial=begun * images, unit="img", unit_scale=True, disable=not shown)
+
+    def _loader(self, accelerator: Accelerator, begun: int) -> Generator[Batch, None, None]:
+        """Yield this process's rows of every batch from step `begun` on."""
+        local = self.batch_size // accelerator.num_processes
+        mine = slice(accelerator.process_index * local, (accelerator.process_index + 1) * local)
+
+        def order() -> Iterator[list[int]]:
+            each = self.per_epoch * self.accumulate
+            for epoch in range(begun // self.per_epoch, self.epochs):
+                drawn = epoch_order(len(self.data), epoch, seed=self.seed, batch_size=self.batch_size)
+                done = max(begun - epoch * self.per_epoch, 0) * self.accumulate
+                yield from (indices[mine] for indices in islice(drawn, done, each))
+
+        yield from batches(self.data, order(), workers=self.workers, pin=accelerator.device.type == "cuda")
+
+    def _views(self, accelerator: Accelerator, loader: Iterator[Batch], batch: int) -> Views:
+        """Return the views of the next batch, from a generator that is the same everywhere and after every resume."""
+        inputs, labels = (x.to(accelerator.device, non_blocking=True) for x in next(loader))
+        words = np.random.SeedSequence([self.seed, batch]).generate_state(2)
+        generator = torch.Generator(accelerator.device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+        start = accelerator.process_index * len(inputs)
+        return (*self.views(inputs, generator, start=start, total=self.batch_size), labels)
+
+
+class _Clock:
+    """Seconds since it was made, and images a second."""
+
+    def __init__(self, images: int, begun: int) -> None:
+        self.images, self.begun, self.step, self._start = images, begun, begun, time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def images_per_second(self) -> float:
+        return (self.step - self.begun) * self.images / self.seconds()
+
+
+def _agreed(accelerator: Accelerator, interruption: Interruption, ask: bool) -> bool:
+    """Return whether to stop: several processes must agree, and ask each other only now and then."""
+    if accelerator.num_processes == 1:
+        return interruption.look() is not None
+    if not ask:
+        return False
+    flag = torch.tensor(float(interruption.look() is not None), device=accelerator.device)
+    return float(accelerator.reduce(flag, "sum")) > 0
