@@ -1,10 +1,12 @@
 """A multi-layer perceptron for vectors."""
 
 from collections.abc import Sequence
+from math import prod
 
 from torch import Tensor, nn
 
 from ..check import choice, whole
+from .inputs import shape_of
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -16,22 +18,24 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them and none after the last: `(N, in_features) -> (N, out)`.
+    """Linear layers with an activation between them and none after the last: `(N, *input_shape) -> (N, out)`.
 
     Args:
-        in_features: dimension of the input.
+        input_shape: a number D, or the shape of one example, which is flattened to D numbers.
         hidden: widths of the hidden layers; none makes a single linear layer.
         out: dimension of the output, also `out_features`.
         activation: elu, gelu, relu, silu or tanh.
 
     Raises:
-        ValueError: a width is not a whole number >= 1, or the activation is unknown.
+        ValueError: a size is not a whole number >= 1, or the activation is unknown.
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], out: int, activation: str = "relu") -> None:
+    def __init__(
+        self, input_shape: int | Sequence[int], hidden: Sequence[int], out: int, activation: str = "relu"
+    ) -> None:
         super().__init__()
         make = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
-        width = whole("in_features", in_features, 1)
+        width = prod(shape_of("MLP", input_shape))
         layers: list[nn.Module] = []
         for wide in hidden:
             layers += [nn.Linear(width, whole("hidden", wide, 1)), make()]
@@ -40,5 +44,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, self.out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `(N, out)` features of `(N, in_features)` vectors."""
-        return self.layers(x)
+        """Return `(N, out)` features of `(N, *input_shape)` inputs."""
+        return self.layers(x.flatten(start_dim=1))

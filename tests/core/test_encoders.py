@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from contraux.core.encoders import MLP, MomentumEncoder, NatureCNN, PredictionHead, ProjectionHead
+from contraux.core.encoders import MLP, MomentumEncoder, PredictionHead, ProjectionHead
 
 MODULES = {
     "mlp": lambda: MLP(5, [7, 6], 4, "tanh"),
@@ -46,21 +46,9 @@ def test_layer_norm_head_is_normalised():
     torch.testing.assert_close(out.var(1, unbiased=False), torch.ones(10), atol=1e-3, rtol=0)
 
 
-def test_nature_cnn_has_the_papers_size():
-    network = NatureCNN(4)
-    # 8*8*4*32+32, 4*4*32*64+64, 3*3*64*64+64, 7*7*64*512+512
-    assert sum(p.numel() for p in network.parameters()) == 8224 + 32832 + 36928 + 1606144
-    out = network(torch.rand(2, 4, 84, 84))
-    assert out.shape == (2, 512) == (2, network.out_features)
-    assert out.min() == 0
-    assert NatureCNN(1, out=3, image_size=(36, 50))(torch.rand(2, 1, 36, 50)).shape == (2, 3)
-
-
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: NatureCNN(4, image_size=35), "image_size must be a whole number >= 36, got 35"),
-        (lambda: NatureCNN(0), "in_channels must be a whole number >= 1, got 0"),
         (lambda: MLP(4, [8, 0], 2), "hidden must be a whole number >= 1, got 0"),
         (lambda: MLP(4, [], 2, "rleu"), "unknown activation 'rleu': did you mean relu"),
         (lambda: ProjectionHead(4, out=2.0), "out must be a whole number >= 1, got 2.0"),
