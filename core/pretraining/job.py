@@ -145,14 +145,15 @@ def instantiate(cfg: DictConfig, data: DataSet, run: Path) -> Trainer:
 
 def with_choices(cfg: DictConfig, shape: Sequence[int]) -> DictConfig:
     """Return the config with an encoder and views for inputs of this shape, where none were chosen."""
-    encoder, views = suitable(shape)
-    chosen: dict[str, Any] = {
-        "encoder": option("encoder", encoder) if cfg.encoder is None else cfg.encoder,
-        "views": option("views", views) if cfg.views is None else cfg.views,
-    }
-    if cfg.encoder is None and encoder == "resnet18":
-        chosen["encoder"].stem = "cifar"
-    return OmegaConf.create({**cfg, **chosen})
+    named, views_named = suitable(shape)
+    encoder, views = cfg.encoder, cfg.views
+    if encoder is None:
+        encoder = option("encoder", named)
+        if named == "resnet18":
+            encoder.stem = "cifar"
+    if views is None:
+        views = option("views", views_named)
+    return OmegaConf.create({**cfg, "encoder": encoder, "views": views})
 
 
 def suitable(shape: Sequence[int]) -> tuple[str, str]:
