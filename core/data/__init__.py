@@ -4,10 +4,23 @@ A data set is a function `f(split, ...) -> DataSet` in a file of its own and a Y
 batches of it in a given order.
 """
 
+from .arrays import arrays
 from .digits import digits
 from .folder import folder
+from .frames import frames
 from .loader import batches, epoch_order
 from .memory import InMemory
 from .protocol import Batch, DataFactory, DataSet
 
-__all__ = ["Batch", "DataFactory", "DataSet", "InMemory", "batches", "digits", "epoch_order", "folder"]
+__all__ = [
+    "Batch",
+    "DataFactory",
+    "DataSet",
+    "InMemory",
+    "arrays",
+    "batches",
+    "digits",
+    "epoch_order",
+    "folder",
+    "frames",
+]
