@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .draw import uniform
 from .protocol import View
 
 ViewFactory = Callable[..., View]
@@ -39,8 +40,8 @@ class TwoViews:
     ) -> tuple[Tensor, Tensor]:
         """Return two views of the rows `[start, start + len(x))` of a batch of `total` rows that processes share.
 
-        Views that can (`VIEW.draws`) draw the numbers of the whole batch and use their own rows', so that processes
-        with the same generator make the very views that one process would make of the whole batch.
+        Views that can (attribute `draws`) draw the numbers of the whole batch and use their own rows', so that
+        processes with the same generator make the very views that one process would make of the whole batch.
         """
         total = len(x) if total is None else total
         return _view(self.first, x, generator, start, total), _view(self.second, x, generator, start, total)
@@ -50,5 +51,5 @@ def _view(view: View, x: Tensor, generator: torch.Generator, start: int, total: 
     draws = getattr(view, "draws", None)
     if draws is None:
         return view(x, generator)
-    uniform = torch.rand(total, draws, generator=generator, device=generator.device)
-    return view.apply(x, uniform[start : start + len(x)].to(x.device))  # type: ignore[attr-defined]
+    numbers = uniform(total, draws, generator, x.device)
+    return view.apply(x, numbers[start : start + len(x)])  # type: ignore[attr-defined]

@@ -10,5 +10,8 @@ class View(Protocol):
     """A random transformation that draws from the given generator only, anew for each sample."""
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a view of each sample of the batch `x`, in its dtype and on its device."""
+        """Return a view of each sample of the batch `x`, on its device.
+
+        Views that move or add keep the dtype; `ImageAugmentation` takes uint8 and returns normalised float32.
+        """
         ...

@@ -32,12 +32,16 @@ class RandomShift:
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return `(N, C, H, W)` shifted images."""
         check_images(x, "RandomShift")
-        n, c, h, w = x.shape
-        pad = self.pad
-        drawn_N2 = torch.randint(2 * pad + 1, (n, 2), generator=generator, device=generator.device).to(x.device)
-        rows = drawn_N2[:, :1] - pad + torch.arange(h, device=x.device)
-        wide = x.new_empty(n, c, h, w + 2 * pad)  # only columns are padded: a row outside is a border row again
-        wide[..., pad:-pad] = x
-        wide[..., :pad] = x[..., :1]
-        wide[..., -pad:] = x[..., -1:]
-        return windows(wide, rows.clamp_(0, h - 1), drawn_N2[:, 1], w)
+        drawn_N2 = torch.randint(2 * self.pad + 1, (len(x), 2), generator=generator, device=generator.device)
+        return shifted(x, drawn_N2.to(x.device), self.pad)
+
+
+def shifted(x_NCHW: Tensor, drawn_N2: Tensor, pad: int) -> Tensor:
+    """Return each image shifted up and left by `drawn - pad` pixels, drawn in [0, 2 pad]; border pixels repeat."""
+    n, c, h, w = x_NCHW.shape
+    rows = drawn_N2[:, :1] - pad + torch.arange(h, device=x_NCHW.device)
+    wide = x_NCHW.new_empty(n, c, h, w + 2 * pad)  # only columns are padded: a row outside is a border row again
+    wide[..., pad:-pad] = x_NCHW
+    wide[..., :pad] = x_NCHW[..., :1]
+    wide[..., -pad:] = x_NCHW[..., -1:]
+    return windows(wide, rows.clamp_(0, h - 1), drawn_N2[:, 1], w)
