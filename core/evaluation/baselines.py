@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..check import whole
 from ..data.loader import batches
 from ..data.protocol import DataSet
-from .features import evaluating
+from .features import device_of, evaluating
 
 
 class RawInputs(nn.Module):
@@ -36,7 +36,7 @@ def calibrate(
     encoder: nn.Module,
     data: DataSet,
     batch_size: int = 256,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     seed: int = 0,
     examples: int = 10_000,
     workers: int = 0,
@@ -52,11 +52,12 @@ def calibrate(
         encoder: left as it is.
         data: training split.
         batch_size: >= 2; batches are drawn without replacement, and all have this size (or the data's, if smaller).
-        device: where it runs; the copy stays there.
+        device: where it runs, and the copy stays; None: where the encoder is.
         seed: of the order.
         examples: at most so many, but at least one batch.
         workers: processes that read the data.
     """
+    device = device_of(encoder) if device is None else device
     encoder = copy.deepcopy(encoder).to(device)
     layers = [part for part in encoder.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     if not layers:

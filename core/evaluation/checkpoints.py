@@ -60,7 +60,9 @@ def data_of(checkpoints: Sequence[Checkpoint], *, trusted: bool = False) -> Data
     """
     for checkpoint in checkpoints:
         if not checkpoint.config.get("data"):
-            raise ValueError(f"{checkpoint.where} does not say which data it was trained on: give data=NAME")
+            raise ValueError(
+                f"{checkpoint.where} does not say which data it was trained on, as a run folder would: give data=NAME"
+            )
     first = checkpoints[0]
     for other in checkpoints[1:]:
         if other.config["data"] != first.config["data"]:
@@ -71,12 +73,14 @@ def data_of(checkpoints: Sequence[Checkpoint], *, trusted: bool = False) -> Data
     return cast(DataFactory, build(first.config["data"], trusted=trusted))
 
 
-def views_of(checkpoint: Checkpoint, data: DataSet, *, trusted: bool = False) -> TwoViewsOf | None:
-    """Return the views of the checkpoint's run, for this data; None where no config names them."""
+def views_of(checkpoint: Checkpoint, *, trusted: bool = False) -> TwoViewsOf | None:
+    """Return the views of the checkpoint's run, normalised as its encoder was; None where no config names them."""
     node = checkpoint.config.get("views")
     if not node:
         return None
-    return build(node, trusted=trusted)(shape=data.shape, mean=data.mean, std=data.std)
+    encoder = checkpoint.encoder
+    statistics = {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()}
+    return cast(TwoViewsOf, build(node, trusted=trusted)(shape=encoder.input_shape, **statistics))
 
 
 def untrained(checkpoint: Checkpoint) -> Callable[[int], nn.Module]:

@@ -11,7 +11,9 @@ Shots = int | str
 """Labels of each class: a number, or `1%` of the class."""
 
 
-def draw_labels(labels_N: np.ndarray, shots: Shots, seed: int | Sequence[int]) -> np.ndarray:
+def draw_labels(
+    labels_N: np.ndarray, shots: Shots, seed: int | Sequence[int], classes: Sequence[str] = ()
+) -> np.ndarray:
     """Return the indices `(S,)` of examples drawn without replacement, the same number (or share) of each class.
 
     With the same seed, a draw of fewer labels is part of a draw of more.
@@ -20,6 +22,7 @@ def draw_labels(labels_N: np.ndarray, shots: Shots, seed: int | Sequence[int]) -
         labels_N: classes, all known.
         shots: of each class; a share takes the nearest whole number, at least one.
         seed: of the draw.
+        classes: names of the classes, for sentences.
 
     Raises:
         ValueError: a class has fewer examples than it should give; the sentence names it.
@@ -30,9 +33,17 @@ def draw_labels(labels_N: np.ndarray, shots: Shots, seed: int | Sequence[int]) -
         members = rng.permutation(np.flatnonzero(labels_N == name))
         wanted = _count(shots, len(members))
         if wanted > len(members):
-            raise ValueError(f"{shots} labels of each class need as many examples, and class {name} has {len(members)}")
+            raise ValueError(
+                f"{shots} labels of each class need as many examples, and class {title(name, classes)} has "
+                f"{len(members)}"
+            )
         chosen.append(members[:wanted])
     return np.concatenate(chosen)
+
+
+def title(label: int, classes: Sequence[str]) -> str:
+    """Return how a sentence calls a class."""
+    return repr(classes[label]) if 0 <= label < len(classes) else str(label)
 
 
 def shots_name(shots: Shots) -> str:

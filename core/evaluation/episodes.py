@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..check import number, whole
+from .draws import title
 from .subject import Features, Found, Subject
 
 
@@ -56,7 +57,9 @@ class Episodes:
         test = subject.standardised[1].known()
         values, half_widths = {}, {}
         for shots in self.shots:
-            drawn = draw_episodes(test, self.ways, shots, self.queries, self.episodes, (seed, shots))
+            drawn = draw_episodes(
+                test, self.ways, shots, self.queries, self.episodes, (seed, shots), subject.test_data.classes
+            )
             support_EWKD, query_EWQD = (part.to(subject.device) for part in drawn)
             for name, correct_E in {
                 "prototypes": prototypes(support_EWKD, query_EWQD),
@@ -69,7 +72,13 @@ class Episodes:
 
 
 def draw_episodes(
-    features: Features, ways: int, shots: int, queries: int, episodes: int, seed: int | Sequence[int]
+    features: Features,
+    ways: int,
+    shots: int,
+    queries: int,
+    episodes: int,
+    seed: int | Sequence[int],
+    names: Sequence[str] = (),
 ) -> tuple[Tensor, Tensor]:
     """Return support `(E, W, K, D)` and queries `(E, W, Q, D)`; within an episode no example occurs twice.
 
@@ -85,7 +94,7 @@ def draw_episodes(
         if len(own) < each:
             raise ValueError(
                 f"{shots}-shot episodes with {queries} queries need {each} test examples of each class, and class "
-                f"{name} has {len(own)}"
+                f"{title(name, names)} has {len(own)}"
             )
     rng = np.random.default_rng(seed)
     chosen = np.empty((episodes, ways, each), dtype=np.int64)

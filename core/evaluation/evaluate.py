@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..data.protocol import DataSet
-from .features import features
+from .features import device_of, features
 from .linear import FewLabels
 from .neighbours import NearestNeighbours
 from .statistics import Difference, Figure, paired
@@ -61,7 +61,7 @@ def evaluate(
     measures: Mapping[str, Measure] | None = None,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     views: TwoViewsOf | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     batch_size: int = 256,
     workers: int = 0,
 ) -> dict[str, dict[str, Any]]:
@@ -76,7 +76,7 @@ def evaluate(
         measures: by name; None takes `quick()`.
         seeds: of what measures draw; a measure that draws nothing is taken once.
         views: two augmented views, for `alignment_of_views`.
-        device: where the encoder runs.
+        device: where the encoder runs and then stays; None leaves it where it is.
         batch_size: of passes through the encoder.
         workers: processes that read the data.
 
@@ -98,7 +98,7 @@ def compare(
     measures: Mapping[str, Measure],
     seeds: Sequence[int],
     views: TwoViewsOf | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     batch_size: int = 256,
     workers: int = 0,
     tell: Callable[[str], None] = lambda _: None,
@@ -131,8 +131,7 @@ def compare(
             if subject is None:
                 tell(f"{name}, seed {seed}: features")
                 encoder = arm.encoder(seed)
-                made = [features(encoder, split, batch_size, device, workers) for split in (train, test)]
-                subject = Subject(encoder, made[0], made[1], train, test, views, device, batch_size, workers)
+                subject = _subject(encoder, train, test, views, device, batch_size, workers)
                 embeddings.setdefault(name, subject.test)
                 if arm.fixed:
                     kept[name] = subject
@@ -184,6 +183,20 @@ def usable(measures: Mapping[str, Measure], subject: Subject, notes: dict[str, N
         labels = subject.train.labels.shape[1]
         notes[f"{title}: left out, it needs one label an example, and the data have {labels}"] = None
     return possible
+
+
+def _subject(
+    encoder: nn.Module,
+    train: DataSet,
+    test: DataSet,
+    views: TwoViewsOf | None,
+    device: torch.device | str | None,
+    batch_size: int,
+    workers: int,
+) -> Subject:
+    where = device_of(encoder) if device is None else device
+    made = [features(encoder, split, batch_size, where, workers) for split in (train, test)]
+    return Subject(encoder, made[0], made[1], train, test, views, where, batch_size, workers)
 
 
 def _add(

@@ -14,17 +14,17 @@ from .subject import Features
 
 
 def features(
-    encoder: nn.Module, data: DataSet, batch_size: int = 256, device: torch.device | str = "cpu", workers: int = 0
+    encoder: nn.Module, data: DataSet, batch_size: int = 256, device: torch.device | str | None = None, workers: int = 0
 ) -> Features:
     """Return what the encoder, in eval mode and without gradients, makes of every example, in order.
 
-    The encoder's parameters, statistics and modes are afterwards what they were; the module is left on `device`.
+    The encoder's parameters, statistics and modes are afterwards what they were; it stays on `device`.
 
     Args:
         encoder: takes the batch's inputs as they are (uint8 images, or float vectors) and returns `(N, D)`.
         data: the data set.
         batch_size: examples a pass, >= 1.
-        device: where the encoder runs.
+        device: where the encoder runs; None leaves it where it is.
         workers: processes that read the data, >= 0.
 
     Raises:
@@ -34,6 +34,7 @@ def features(
     if len(data) == 0:
         raise ValueError("a data set to evaluate on must have at least 1 example, got 0")
     rows, labels = [], []
+    device = device_of(encoder) if device is None else device
     encoder.to(device)
     with evaluating(encoder), torch.no_grad():
         for batch in in_order(data, batch_size, workers):
@@ -55,6 +56,11 @@ def in_order(data: DataSet, batch_size: int, workers: int = 0) -> Iterator[Batch
     """Yield all examples in order, in batches."""
     size, total = whole("batch_size", batch_size, 1), len(data)
     yield from batches(data, [range(i, min(i + size, total)) for i in range(0, total, size)], workers=workers)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters are; one without any is on the CPU."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 @contextmanager

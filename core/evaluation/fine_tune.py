@@ -28,7 +28,8 @@ class FineTune:
     Args:
         shots: labels of each class, such as `[5]`, or shares such as `1%`, `10%`.
         epochs: >= 1 passes over the labelled examples.
-        learning_rate: > 0, of encoder and head.
+        learning_rate: > 0, of the head.
+        encoder_learning_rate: >= 0, of the encoder, which knows something already.
         weight_decay: >= 0.
         batch_size: >= 1.
     """
@@ -36,6 +37,7 @@ class FineTune:
     shots: Sequence[Shots] = (5,)
     epochs: int = 50
     learning_rate: float = 1e-3
+    encoder_learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     batch_size: int = 64
     seeded: ClassVar[bool] = True
@@ -46,6 +48,7 @@ class FineTune:
             shots_name(shots)
         whole("epochs", self.epochs, 1)
         number("learning_rate", self.learning_rate, 0.0, above=True)
+        number("encoder_learning_rate", self.encoder_learning_rate, 0.0)
         number("weight_decay", self.weight_decay, 0.0)
         whole("batch_size", self.batch_size, 1)
 
@@ -59,7 +62,7 @@ class FineTune:
         known = np.flatnonzero(subject.train.labels >= 0)
         labels_N = subject.train.labels[known]
         classes, positions_N = np.unique(labels_N, return_inverse=True)
-        chosen = draw_labels(labels_N, shots, (seed, 0))
+        chosen = draw_labels(labels_N, shots, (seed, 0), subject.train_data.classes)
         model = WithHead(subject.encoder, subject.train.rows, len(classes)).to(subject.device)
         self._train(model, subject, known[chosen], torch.from_numpy(positions_N[chosen]), seed)
         predicted = []
@@ -69,8 +72,12 @@ class FineTune:
         asked = subject.test.labels >= 0
         return accuracy(classes[np.concatenate(predicted)][asked], subject.test.labels[asked])
 
-    def _train(self, model: nn.Module, subject: Subject, examples: np.ndarray, class_S: Tensor, seed: int) -> None:
-        optimizer = torch.optim.AdamW(model.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+    def _train(self, model: "WithHead", subject: Subject, examples: np.ndarray, class_S: Tensor, seed: int) -> None:
+        groups = [
+            {"params": list(model.encoder.parameters()), "lr": self.encoder_learning_rate},
+            {"params": list(model.head.parameters()), "lr": self.learning_rate},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         generator = torch.Generator().manual_seed(seed)
         model.eval()
         for _ in range(self.epochs):

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from ..check import choice, whole
@@ -44,6 +45,7 @@ def main(cfg: DictConfig) -> None:
         raise ValueError(f"{missing} must be given: {missing}=…")
     if cfg.threads is not None:
         torch.set_num_threads(whole("threads", cfg.threads, 1))
+        threadpool_limits(cfg.threads)  # NumPy's and scikit-learn's own
     if cfg.picture is not None:
         choice("picture", cfg.picture, METHODS)
     perform(
@@ -96,7 +98,7 @@ def perform(
     with progress(steps(arms, measures, seeds), progress_bar) as tell:
         found = compare(
             arms, train, test, measures=measures, seeds=seeds, tell=tell,
-            views=views_of(checkpoints[0], train, trusted=trusted), **same,
+            views=views_of(checkpoints[0], trusted=trusted), **same,
         )  # fmt: skip
     found = Comparison(found.figures, [*spread_of(len(checkpoints), len(seeds)), *found.notes], found.embeddings)
     reference = next((name for name in (RANDOM, RAW) if name in arms), None)

@@ -147,7 +147,7 @@ class FewLabels:
         for shots in self.shots:
             correct = []
             for draw in range(self.draws):
-                chosen = draw_labels(train.labels, shots, (seed, draw))
+                chosen = draw_labels(train.labels, shots, (seed, draw), subject.train_data.classes)
                 predicted_M, converged = probe.predict(train.rows[chosen], train.labels[chosen], test.rows)
                 correct.append(accuracy(predicted_M, test.labels))
                 stopped += not converged
