@@ -8,9 +8,11 @@ from .arrays import arrays
 from .digits import digits
 from .folder import folder
 from .frames import frames
+from .huggingface import huggingface
 from .loader import batches, epoch_order
 from .memory import InMemory
 from .protocol import Batch, DataFactory, DataSet
+from .torchvision_sets import cifar10, cifar100, stl10
 
 __all__ = [
     "Batch",
@@ -19,8 +21,12 @@ __all__ = [
     "InMemory",
     "arrays",
     "batches",
+    "cifar10",
+    "cifar100",
     "digits",
     "epoch_order",
     "folder",
     "frames",
+    "huggingface",
+    "stl10",
 ]

@@ -31,7 +31,7 @@ class InMemory:
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the examples of these indices."""
         rows = torch.as_tensor(indices)
-        return Batch(self.inputs[rows], self.labels[rows])
+        return Batch(self.inputs[rows].contiguous(), self.labels[rows])
 
 
 def encoded(values: np.ndarray) -> tuple[Tensor, tuple[str, ...]]:
