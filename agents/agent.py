@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gymnasium import spaces
@@ -19,6 +19,7 @@ def make_agent(
     env: VecEnv,
     *,
     auxiliary: ContrastiveAuxiliary | None = None,
+    encoder: Callable[..., dict[str, Any]] | None = None,
     policy: str | None = None,
     policy_kwargs: Mapping[str, Any] | None = None,
     **hyperparameters: Any,
@@ -29,6 +30,8 @@ def make_agent(
         algorithm: class of the model.
         env: its training environments.
         auxiliary: what the model trains with beside its own objective; None makes the plain algorithm.
+        encoder: makes `policy_kwargs` with a pretrained encoder from the others, as a partial of
+            `contraux.clrl.pretrained_encoder` does; None leaves the encoder to `policy_kwargs`.
         policy: alias of a policy; None chooses MultiInput for Dict observations, Cnn for images, else Mlp.
         policy_kwargs: arguments of the policy. Without images they are laid over `contraux.clrl.vector_encoder()`,
             since SB3's own encoder of vectors has no parameters, which no objective could train.
@@ -40,14 +43,18 @@ def make_agent(
     check_arguments(algorithm, hyperparameters)
     policy = policy or suitable_policy(algorithm, env.observation_space)
     policy_kwargs = dict(policy_kwargs or {})
-    if not has_images(env.observation_space):
-        policy_kwargs = {**vector_encoder(), **policy_kwargs}
     hyperparameters = {name: tuple(x) if isinstance(x, list) else x for name, x in hyperparameters.items()}
-    if auxiliary is not None:
-        hyperparameters["auxiliary"] = auxiliary
-    kind = algorithm if auxiliary is None else with_auxiliary(algorithm)
+    if encoder is None and not has_images(env.observation_space):
+        policy_kwargs = {**vector_encoder(), **policy_kwargs}
+    kind: Any = algorithm if auxiliary is None else with_auxiliary(algorithm)
+    own = {} if auxiliary is None else {"auxiliary": auxiliary}
     try:
-        return kind(policy, env, policy_kwargs=policy_kwargs, **hyperparameters)
+        if encoder is not None:
+            # An algorithm may choose its policy's optimizer (A2C does), on which the encoder's mode may build.
+            bare: Any = algorithm
+            unmade = bare(policy, env, policy_kwargs=policy_kwargs, _init_setup_model=False, **hyperparameters)
+            policy_kwargs = encoder(**unmade.policy_kwargs)
+        return kind(policy, env, policy_kwargs=policy_kwargs, **hyperparameters, **own)
     except AssertionError as error:  # SB3 states what it does not support this way
         raise ValueError(f"{algorithm.__name__}: {error}") from error
 

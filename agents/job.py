@@ -95,6 +95,7 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
         "learn": agent.pop("learn", {}),
         "evaluation_callback": agent.pop("evaluation_callback", EvalCallback),
         "agent": {**agent, "device": cfg.device},
+        "encoder": hydra.utils.instantiate(cfg.encoder) if OmegaConf.select(cfg, "encoder.checkpoint") else None,
         "auxiliary": None if plain else hydra.utils.instantiate(cfg.auxiliary),
         "callbacks": [augmentation] if isinstance(augmentation, BaseCallback) else [],
         "steps": cfg.steps,
@@ -127,6 +128,7 @@ def train(
     algorithm: type[BaseAlgorithm],
     agent: Mapping[str, Any],
     learn: Mapping[str, Any],
+    encoder: Callable[..., dict[str, Any]] | None,
     auxiliary: ContrastiveAuxiliary | None,
     callbacks: list[BaseCallback],
     steps: int,
@@ -155,7 +157,7 @@ def train(
         model = load_checkpoint(kind, run, env, agent["device"])
         env.seed(derived_seed(seed, "resumed", model.num_timesteps))
     else:
-        model = make_agent(algorithm, env, auxiliary=auxiliary, seed=seed, **agent)
+        model = make_agent(algorithm, env, auxiliary=auxiliary, encoder=encoder, seed=seed, **agent)
     until = model.num_timesteps if resume else None
     model.set_logger(progress_logger(run, tensorboard=tensorboard, until=until))
 

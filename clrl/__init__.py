@@ -8,6 +8,14 @@ PPO("CnnPolicy", env).learn(100_000, callback=ContrastiveAuxiliary("curl", weigh
 
 from .augmentation import ObservationAugmentation
 from .callback import ContrastiveAuxiliary
+from .pretrained import PretrainedExtractor, pretrained_encoder
 from .vector import VectorEncoder, vector_encoder
 
-__all__ = ["ContrastiveAuxiliary", "ObservationAugmentation", "VectorEncoder", "vector_encoder"]
+__all__ = [
+    "ContrastiveAuxiliary",
+    "ObservationAugmentation",
+    "PretrainedExtractor",
+    "VectorEncoder",
+    "pretrained_encoder",
+    "vector_encoder",
+]

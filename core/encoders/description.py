@@ -50,6 +50,13 @@ def describe(factory: Any) -> dict[str, Any] | None:
     return _without_weights({"_target_": f"{where}.{name}", **_plain(arguments)})
 
 
+def is_buildable(description: Any) -> bool:
+    """Return whether :func:`build_encoder` would run all that a description names."""
+    return (
+        isinstance(description, Mapping) and "_target_" in description and all(map(_is_encoder, _targets(description)))
+    )
+
+
 def build_encoder(description: Any, input_shape: tuple[int, ...], source: str) -> nn.Module:
     """Build the encoder of a description that came out of a file, if it is one of ours, without library weights.
 

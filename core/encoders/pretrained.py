@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..check import number, shape
 from ..files import existing, whole_folder, write_json
-from .description import build_encoder, describe
+from .description import build_encoder, describe, is_buildable
 from .inputs import shape_of
 
 __all__ = ["PretrainedEncoder", "describe", "load_encoder"]
@@ -114,6 +114,11 @@ class PretrainedEncoder(
     def is_image(self) -> bool:
         """Whether the inputs are images `(C, H, W)`, not vectors `(D,)`."""
         return len(self.input_shape) == 3
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the description suffices to build the encoder again."""
+        return is_buildable(self.description)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(N, out_features)` features.
