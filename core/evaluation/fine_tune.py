@@ -106,7 +106,7 @@ class WithHead(nn.Module):
         sd_D = rows_ND.std(0)
         self.register_buffer("mean_D", torch.from_numpy(rows_ND.mean(0)))
         self.register_buffer("sd_D", torch.from_numpy(np.maximum(sd_D, 0.01 * sd_D.max(initial=0.0) + 1e-12)))
-        self.head = nn.Linear(rows_ND.shape[1], classes)
+        self.head = nn.utils.skip_init(nn.Linear, rows_ND.shape[1], classes)  # draws nothing
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
