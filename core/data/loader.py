@@ -78,8 +78,8 @@ def _closing(loader: DataLoader[Batch]) -> Iterator[Batch]:
     iterator = iter(loader)
     try:
         yield from iterator
-    finally:
-        del iterator  # ends the workers
+    finally:  # not left to the collector: after an error the traceback keeps the iterator alive
+        getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def _as_it_is(batch: Any) -> Any:
