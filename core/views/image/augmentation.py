@@ -10,7 +10,7 @@ from ...check import shape as shape_of
 from ..draw import uniform
 from .operation import Operation
 
-CACHED_BYTES = 2**22
+CACHED_BYTES = 2**21
 """On a CPU as many images go through all steps at once as fit into about this much memory: a core's cache."""
 
 

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...check import number, whole
 from .operation import between, interval
-from .resample import Boxes, resized_boxes
+from .resample import Taps, resized, taps
 
 TRIES = 10
 
@@ -21,7 +22,7 @@ class RandomResizedCrop:
     The area is uniform in `scale` times the image's, the logarithm of width / height uniform between those of `ratio`;
     a box that does not fit is drawn anew, up to 10 times, then it is the largest centred one whose ratio is allowed
     (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, section 6, as torchvision's `RandomResizedCrop`). Resizing is
-    bilinear with antialiasing, see `resized_boxes`.
+    bilinear with antialiasing, see `taps`.
 
     Args:
         size: side of the square output in pixels; None keeps the size of the images.
@@ -51,14 +52,26 @@ class RandomResizedCrop:
         return 2 * TRIES + 3
 
     def parameters(self, u: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Return top, left, height and width of the boxes and whether to mirror, `(N,)` each."""
-        return *random_boxes(u, size, self.scale, self.ratio), u[:, -1] < self.flip
+        """Return pixels and weights of the rows, then of the columns, `(N, S, K)` each, see `taps`."""
+        boxes = random_boxes(u, size, self.scale, self.ratio)
+        height, width = size if self.size is None else (self.size, self.size)
+        rows = taps(boxes.top, boxes.height, None, size[0], height)
+        columns = taps(boxes.left, boxes.width, u[:, -1] < self.flip, size[1], width)
+        return *rows, *columns
 
     def __call__(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """Return `(N, C, size, size)`."""
-        top_N, left_N, height_N, width_N, flip_N = parameters
-        size = (x.shape[2], x.shape[3]) if self.size is None else (self.size, self.size)
-        return resized_boxes(x, Boxes(top_N, left_N, height_N, width_N), flip_N, size)
+        row_pixel, row_weight, column_pixel, column_weight = parameters
+        return resized(x, Taps(row_pixel, row_weight), Taps(column_pixel, column_weight))
+
+
+class Boxes(NamedTuple):
+    """A box in each image, `(N,)` float each: whole numbers of pixels."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
 
 
 def random_boxes(u: Tensor, size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float]) -> Boxes:

@@ -55,18 +55,18 @@ class ColorJitter:
         """Return what each image goes through.
 
         Returns:
-            `(N, 3)` factors, 1 where nothing changes; `(N, 3)` which of brightness, contrast and saturation is first,
-            second, third; `(N,)` rotation of the hue in turns; `(N,)` how many of the three come before the rotation,
-            -1 where there is none.
+            `(N, 3)` long, which of brightness, contrast and saturation is first, second, third; `(N, 3)` their factors
+            in this order, 1 where nothing changes; `(N,)` rotation of the hue in turns; `(N,)` long, how many of the
+            three come before it, -1 where there is none.
         """
         chosen_N1 = u[:, :1] < self.p
         strengths = (self.brightness, self.contrast, self.saturation)
-        factors_N = [between(u[:, i + 1], max(0.0, 1 - s), 1 + s) for i, s in enumerate(strengths)]
-        factors_N3 = torch.where(chosen_N1, torch.stack(factors_N, 1), 1.0)
+        factor_N3 = torch.stack([between(u[:, i + 1], max(0.0, 1 - s), 1 + s) for i, s in enumerate(strengths)], 1)
+        order_N3 = u[:, 5:8].argsort(1)
         before_N = (u[:, 8] * 4).long().clamp_(max=3)
         return (
-            factors_N3,
-            u[:, 5:8].argsort(1),
+            order_N3,
+            torch.where(chosen_N1, factor_N3.gather(1, order_N3), 1.0),
             between(u[:, 4], -self.hue, self.hue),
             torch.where(chosen_N1.squeeze(1), before_N, -1),
         )
@@ -74,23 +74,23 @@ class ColorJitter:
     def __call__(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """Return `(N, C, H, W)`."""
         check_colours(x, "ColorJitter")
-        factors_N3, order_N3, turns_N, before_N = parameters
+        order_N3, factor_N3, turns_N, before_N = parameters
         has_hue = self.hue > 0 and x.shape[1] == 3
         for done in range(4):
             if has_hue:
                 x = on_chosen(x, before_N == done, rotate_hue, turns_N)
             if done < 3:
-                kind_N1 = order_N3[:, done : done + 1]
-                x = blend(x, kind_N1, factors_N3.gather(1, kind_N1))
+                x = blend(x, order_N3[:, done], factor_N3[:, done])
         return x
 
 
-def blend(x: Tensor, kind_N1: Tensor, factor_N1: Tensor) -> Tensor:
-    """Change the brightness, contrast or saturation of each image, whichever `kind` `(N, 1)` says, by its factor.
+def blend(x: Tensor, kind_N: Tensor, factor_N: Tensor) -> Tensor:
+    """Change the brightness, contrast or saturation of each image, whichever `kind` says, by its factor.
 
     Overwrites `x` `(N, C, H, W)`.
     """
+    kind, factor = kind_N.view(-1, 1, 1, 1), factor_N.view(-1, 1, 1, 1)
     y = luminance(x)
-    target_mean = y.mean((1, 2, 3)).mul_((kind_N1 == CONTRAST).squeeze(1))
-    y.mul_((kind_N1 == SATURATION).view(-1, 1, 1, 1)).add_(target_mean.view(-1, 1, 1, 1))
-    return x.lerp_(y, (1 - factor_N1).view(-1, 1, 1, 1)).clamp_(0, 1)
+    mean = y.mean((2, 3), keepdim=True).mul_(kind == CONTRAST)
+    y.mul_(kind == SATURATION).add_(mean)
+    return x.lerp_(y, 1 - factor).clamp_(0, 1)
