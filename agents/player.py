@@ -105,7 +105,7 @@ def make(id: str | Factory, **arguments: Any) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(id, **arguments) if isinstance(id, str) else id(**arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{id} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.Error, TypeError) as error:
+    except (gymnasium.error.Error, TypeError, RuntimeError) as error:
         raise ValueError(f"{id} cannot be made with {arguments}: {error}") from error
 
 
