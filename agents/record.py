@@ -191,7 +191,7 @@ def show(folder: Path, summary: Mapping[str, Any]) -> None:
         "speed": f"{summary['frames_per_second']:.0f} frames/s",
         "size": f"{summary['bytes'] / 1e6:.1f} MB: {', '.join(summary['files'])}",
         "folder": str(folder),
-        "next": f"contraux pretrain data=frames data.folder={folder}",
+        "next": f"contraux pretrain data=frames data.path={folder}",
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():

@@ -24,7 +24,7 @@ TEST_FOLDERS = ("test", "val", "validation", "valid")
 def folder(
     split: str,
     *,
-    folder: str | Path,
+    path: str | Path,
     size: int = 224,
     channels: int = 3,
     test_folder: str | None = None,
@@ -35,13 +35,13 @@ def folder(
 ) -> Pictures:
     """Return the images below a folder, decoded when they are asked for, uint8 `(C, size, size)`.
 
-    `folder/<class>/.../image.jpg` gives an image its class; images that lie in `folder` itself have none (label -1).
-    With `folder/train` and a folder for testing beside it, those are the splits; otherwise a seed splits them, class by
+    `path/<class>/.../image.jpg` gives an image its class; images that lie in `path` itself have none (label -1).
+    With `path/train` and a folder for testing beside it, those are the splits; otherwise a seed splits them, class by
     class. What is no image by its ending, and what is hidden, is left alone; links are followed.
 
     Args:
         split: `train` or `test`.
-        folder: where the images are.
+        path: the folder.
         size: side of the squares: shorter side resized, centre cut out.
         channels: 3 for RGB, 1 for grey.
         test_folder: the subfolder for testing; None: the first of test, val, validation, valid there is.
@@ -55,7 +55,7 @@ def folder(
     """
     choice("split", split, SPLITS)
     known = given(mean, std, whole("channels", channels, 1))
-    root = Path(folder)
+    root = Path(path)
     testing = _folder_for_testing(root, test_folder)
     found = images_below(root / "train" if testing or _subfolders(root) == {"train"} else root)
 
@@ -106,10 +106,10 @@ def images_below(root: Path, classes: tuple[str, ...] = ()) -> Listing:
         ValueError: no folder, no image, or a class that is not among `classes`.
     """
     if not root.is_dir():
-        raise ValueError(f"folder must be a folder of images, got {str(root)!r}, which is no folder")
+        raise ValueError(f"path must be a folder of images, got {str(root)!r}, which is no folder")
     found = list(_walk(root, "", frozenset()))
     if not found:
-        raise ValueError(f"folder must hold images ({' '.join(sorted(IMAGES))}), got {str(root)!r}, which holds none")
+        raise ValueError(f"path must hold images ({' '.join(sorted(IMAGES))}), got {str(root)!r}, which holds none")
     tops = [path.partition("/")[0] if "/" in path else None for path in found]
     names = sorted({top for top in tops if top is not None})
     strange = sorted(set(names) - set(classes or names))

@@ -19,7 +19,7 @@ from .statistics import Statistics, statistics
 def frames(
     split: str,
     *,
-    folder: str | Path,
+    path: str | Path,
     frame_stack: int = 1,
     label: int | str | None = None,
     test_share: float = 0.2,
@@ -32,7 +32,7 @@ def frames(
 
     Args:
         split: `train` or `test`.
-        folder: what `contraux record` wrote: `frames.npy`, `episodes.npy`, perhaps `ram.npy`.
+        path: the folder that `contraux record` wrote: `frames.npy`, `episodes.npy`, perhaps `ram.npy`.
         frame_stack: k, integer >= 1.
         label: `ram`: every byte of the emulator's memory that varies in the training episodes, `(B, L)` in [0, 255],
             whose addresses are in `label_names`; a number in [0, 127]: that byte, its values numbered from 0;
@@ -44,14 +44,14 @@ def frames(
         ValueError: no recording, no RAM in it, fewer than two episodes to split, or a value that breaks its rule.
     """
     choice("split", split, SPLITS)
-    root = Path(folder)
+    root = Path(path)
     if not (root / "frames.npy").is_file():
-        raise ValueError(f"folder must be one that contraux record wrote, got {str(folder)!r}, without a frames.npy")
+        raise ValueError(f"path must be a folder that contraux record wrote, got {str(path)!r}, without a frames.npy")
     images, episodes = Mapped(root / "frames.npy"), whole_array(root / "episodes.npy")
     if images.dtype != np.uint8 or len(images.shape) != 4 or episodes.shape != images.shape[:1]:
         raise ValueError(
             f"frames.npy must be (T, H, W, C) uint8 and episodes.npy (T,), got {images.shape} {images.dtype} and "
-            f"{episodes.shape} in {str(folder)!r}"
+            f"{episodes.shape} in {str(path)!r}"
         )
     numbers, episodes = np.unique(episodes, return_inverse=True)
     rows = {

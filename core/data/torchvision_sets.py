@@ -18,7 +18,7 @@ STL10_PARTS = ("train", "train+unlabeled", "unlabeled")
 def cifar10(
     split: str,
     *,
-    folder: str | Path = "data",
+    path: str | Path = "data",
     download: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -27,7 +27,7 @@ def cifar10(
 
     Args:
         split: `train` or `test`.
-        folder: where torchvision keeps its files.
+        path: the folder where torchvision keeps its files.
         download: whether to fetch what is missing.
         mean: one number a channel, images counted in [0, 1]; None: computed from training images.
         std: likewise, > 0.
@@ -35,25 +35,25 @@ def cifar10(
     Raises:
         ValueError: the files are not there and could not be fetched, or a value breaks its rule.
     """
-    return _cifar("CIFAR10", split, folder, download, mean, std)
+    return _cifar("CIFAR10", split, path, download, mean, std)
 
 
 def cifar100(
     split: str,
     *,
-    folder: str | Path = "data",
+    path: str | Path = "data",
     download: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> InMemory:
     """Return CIFAR-100: 50,000 and 10,000 images of a hundred classes, uint8 `(3, 32, 32)`; as :func:`cifar10`."""
-    return _cifar("CIFAR100", split, folder, download, mean, std)
+    return _cifar("CIFAR100", split, path, download, mean, std)
 
 
 def stl10(
     split: str,
     *,
-    folder: str | Path = "data",
+    path: str | Path = "data",
     download: bool = True,
     train_part: str = "train",
     mean: Sequence[float] | None = None,
@@ -63,7 +63,7 @@ def stl10(
 
     Args:
         split: `train` or `test`.
-        folder: where torchvision keeps its files.
+        path: the folder where torchvision keeps its files.
         download: whether to fetch what is missing, 2.6 GB.
         train_part: what to train on: `train`, `unlabeled` (labels -1), or `train+unlabeled`.
         mean: one number a channel, images counted in [0, 1]; None: computed from training images.
@@ -76,7 +76,7 @@ def stl10(
     part_of = {"train": train_part, "test": "test"}
 
     def read(which: str) -> tuple[np.ndarray, Any, Sequence[str]]:
-        found = _torchvision("STL10", folder, download, split=part_of[which])
+        found = _torchvision("STL10", path, download, split=part_of[which])
         return found.data, found.labels, found.classes
 
     return _in_memory(read, split, mean, std)
@@ -85,13 +85,13 @@ def stl10(
 def _cifar(
     name: str,
     split: str,
-    folder: str | Path,
+    path: str | Path,
     download: bool,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> InMemory:
     def read(which: str) -> tuple[np.ndarray, Any, Sequence[str]]:
-        found = _torchvision(name, folder, download, train=which == "train")
+        found = _torchvision(name, path, download, train=which == "train")
         return found.data.transpose(0, 3, 1, 2), found.targets, found.classes
 
     return _in_memory(read, split, mean, std)
@@ -113,13 +113,13 @@ def _in_memory(
     return InMemory(torch.from_numpy(pixels), torch.as_tensor(np.asarray(labels, dtype=np.int64)), classes, known)
 
 
-def _torchvision(name: str, folder: str | Path, download: bool, **arguments: Any) -> Any:
+def _torchvision(name: str, path: str | Path, download: bool, **arguments: Any) -> Any:
     from torchvision import datasets
 
     try:
-        return getattr(datasets, name)(str(folder), download=download, **arguments)
+        return getattr(datasets, name)(str(path), download=download, **arguments)
     except (OSError, RuntimeError) as error:  # no network, or files that are not there or not whole
         does = "could not be downloaded there" if download else "must not be downloaded (download=false)"
         raise ValueError(
-            f"{name} must be in {str(folder)!r}, but is missing or damaged and {does}: {type(error).__name__}: {error}"
+            f"{name} must be in {str(path)!r}, but is missing or damaged and {does}: {type(error).__name__}: {error}"
         ) from error

@@ -129,7 +129,7 @@ def test_boxing_with_its_memory_is_a_data_set(tmp_path):
     assert summary["frame_skip"] == 4 and summary["frames"] == 100
     assert found["frames"].shape == (100, 210, 160, 3) and found["ram"].shape == (100, 128)
     assert found["ram"].dtype == np.uint8 and found["actions"].max() > 10
-    data = frames("train", folder=tmp_path / "out", label="ram", frame_stack=4, test_share=0)
+    data = frames("train", path=tmp_path / "out", label="ram", frame_stack=4, test_share=0)
     batch = data.__getitems__([50, 0])
     assert batch.inputs.shape == (2, 12, 210, 160) and data.shape == (12, 210, 160)
     np.testing.assert_array_equal(batch.inputs[0, 9:], found["frames"][50].transpose(2, 0, 1))
@@ -269,7 +269,7 @@ def test_from_the_command_line_an_interrupt_keeps_what_there_is(tmp_path):
     assert found["frames"].shape[1:] == (21, 16, 1)
     written = json.loads(Path("out/record.json").read_text())
     assert (written["status"], written["by"], written["frames"]) == ("interrupted", "SIGINT", count)
-    assert f"{count} of 21 x 16 x 1, stopped by SIGINT" in said and "data.folder=out" in said
+    assert f"{count} of 21 x 16 x 1, stopped by SIGINT" in said and "data.path=out" in said
     assert sorted(path.name for path in Path().iterdir()) == ["out"]
 
 

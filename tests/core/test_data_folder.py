@@ -38,7 +38,7 @@ def levels(data):
 
 
 def test_class_folders_are_split_class_by_class(two_classes):
-    train, test = (folder(split, folder=two_classes, size=4, test_share=0.3, seed=1) for split in ("train", "test"))
+    train, test = (folder(split, path=two_classes, size=4, test_share=0.3, seed=1) for split in ("train", "test"))
     assert train.classes == test.classes == ("cat", "dog")
     assert train.shape == (3, 4, 4) and (len(train), len(test)) == (14, 6)
     for data, each in ((train, 7), (test, 3)):
@@ -47,12 +47,12 @@ def test_class_folders_are_split_class_by_class(two_classes):
         assert torch.bincount(batch.labels).tolist() == [each, each]
         assert [int(level >= 100) for level in levels(data)] == batch.labels.tolist()
     assert sorted(levels(train) + levels(test)) == [*range(10), *range(100, 110)]
-    assert levels(folder("test", folder=two_classes, size=4, test_share=0.3, seed=1)) == levels(test)
-    assert levels(folder("test", folder=two_classes, size=4, test_share=0.3, seed=2)) != levels(test)
+    assert levels(folder("test", path=two_classes, size=4, test_share=0.3, seed=1)) == levels(test)
+    assert levels(folder("test", path=two_classes, size=4, test_share=0.3, seed=2)) != levels(test)
 
 
 def test_indices_may_repeat_and_come_in_any_order(two_classes):
-    data = folder("train", folder=two_classes, size=4, test_share=0)
+    data = folder("train", path=two_classes, size=4, test_share=0)
     batch = data.__getitems__([19, 0, 19])
     assert batch.inputs[:, 0, 0, 0].tolist() == [109, 0, 109] and batch.labels.tolist() == [1, 0, 1]
 
@@ -64,7 +64,7 @@ def test_a_flat_folder_has_no_labels_and_other_files_are_left_alone(tmp_path):
     plain(tmp_path / "flat" / ".thumbnails" / "a.png", 0)
     (tmp_path / "flat" / "readme.txt").write_text("no image")
     (tmp_path / "flat" / "empty").mkdir()
-    data = folder("train", folder=tmp_path / "flat", size=2, test_share=0)
+    data = folder("train", path=tmp_path / "flat", size=2, test_share=0)
     assert levels(data) == [0, 50, 100, 150] and data.classes == ()
     assert data.__getitems__([0, 3]).labels.tolist() == [-1, -1]
 
@@ -75,26 +75,26 @@ def test_subfolders_of_the_splits_are_the_splits(tmp_path, name):
         plain(tmp_path / split / "b" / "0.png", 10 * i)
         plain(tmp_path / split / "c" / "0.png", 10 * i + 1)
     plain(tmp_path / "train" / "a" / "0.png", 5)
-    assert levels(folder("train", folder=tmp_path, size=2)) == [5, 0, 1]
-    test = folder("test", folder=tmp_path, size=2)
+    assert levels(folder("train", path=tmp_path, size=2)) == [5, 0, 1]
+    test = folder("test", path=tmp_path, size=2)
     assert levels(test) == [10, 11] and test.classes == ("a", "b", "c")
     assert test.__getitems__([0, 1]).labels.tolist() == [1, 2]
     plain(tmp_path / name / "d" / "0.png", 0)
     with pytest.raises(ValueError, match=r"classes for testing must be classes for training too, got 'd' in "):
-        folder("test", folder=tmp_path, size=2)
+        folder("test", path=tmp_path, size=2)
 
 
 def test_the_folder_for_testing_can_be_named_and_a_lone_train_is_no_class(tmp_path):
     plain(tmp_path / "train" / "a" / "0.png", 1)
     plain(tmp_path / "train" / "b" / "0.png", 2)
-    lone = folder("train", folder=tmp_path, size=2, test_share=0)
+    lone = folder("train", path=tmp_path, size=2, test_share=0)
     assert lone.classes == ("a", "b")
     plain(tmp_path / "test" / "no_label.png", 3)
     plain(tmp_path / "val" / "b" / "0.png", 4)
-    assert folder("test", folder=tmp_path, size=2).__getitems__([0]).labels.tolist() == [-1]
-    assert levels(folder("test", folder=tmp_path, size=2, test_folder="val")) == [4]
+    assert folder("test", path=tmp_path, size=2).__getitems__([0]).labels.tolist() == [-1]
+    assert levels(folder("test", path=tmp_path, size=2, test_folder="val")) == [4]
     with pytest.raises(ValueError, match=r"test_folder must lie beside a folder train in .*, got 'dev'"):
-        folder("test", folder=tmp_path, size=2, test_folder="dev")
+        folder("test", path=tmp_path, size=2, test_folder="dev")
 
 
 def test_links_are_followed_and_a_loop_ends(tmp_path):
@@ -103,7 +103,7 @@ def test_links_are_followed_and_a_loop_ends(tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "root" / "y")
     os.symlink(tmp_path / "root", tmp_path / "root" / "x" / "loop")
     os.symlink(tmp_path / "elsewhere" / "a.png", tmp_path / "root" / "x" / "b.png")
-    data = folder("train", folder=tmp_path / "root", size=2, test_share=0)
+    data = folder("train", path=tmp_path / "root", size=2, test_share=0)
     assert data.classes == ("x", "y") and levels(data) == [7, 7]
 
 
@@ -113,7 +113,7 @@ def test_damaged_files_are_named_once_and_the_next_readable_image_stands_in(two_
     names[1].write_bytes(names[1].read_bytes()[:45])  # cut off
     os.remove(two_classes / "dog" / "deeper" / "9.png")
     os.symlink("nowhere", two_classes / "dog" / "deeper" / "9.png")
-    data = folder("train", folder=two_classes, size=4, test_share=0)
+    data = folder("train", path=two_classes, size=4, test_share=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         batch = data.__getitems__([1, 2, 3, 4, 18, 19])
@@ -133,7 +133,7 @@ def test_workers_tell_each_other_what_they_could_not_read(two_classes):
 import warnings, torch
 from contraux.core.data import batches, epoch_order, folder
 
-data = folder("train", folder={str(two_classes)!r}, size=4, test_share=0)
+data = folder("train", path={str(two_classes)!r}, size=4, test_share=0)
 order = [indices for epoch in (0, 1) for indices in epoch_order(20, epoch, seed=0, batch_size=4)]
 there = [batch.inputs for batch in batches(data, order, workers=2)]
 warnings.simplefilter("error")  # this process knows now, too
@@ -158,9 +158,9 @@ def test_a_folder_without_images_or_with_damaged_ones_only_is_an_error(tmp_path,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match=rule):
-            folder("train", folder=root, test_share=0)
+            folder("train", path=root, test_share=0)
     with pytest.raises(ValueError, match="which is no folder"):
-        folder("train", folder=tmp_path / "missing")
+        folder("train", path=tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
@@ -178,21 +178,21 @@ def test_a_folder_without_images_or_with_damaged_ones_only_is_an_error(tmp_path,
 )
 def test_what_breaks_a_rule_is_said(two_classes, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        folder(**{"split": "train", "folder": two_classes, "size": 4, **wrong})
+        folder(**{"split": "train", "path": two_classes, "size": 4, **wrong})
 
 
 def test_statistics_are_those_of_the_training_split(two_classes):
-    train, test = (folder(split, folder=two_classes, size=4, test_share=0.5) for split in ("train", "test"))
+    train, test = (folder(split, path=two_classes, size=4, test_share=0.5) for split in ("train", "test"))
     own = np.array(levels(train)) / 255
     assert levels(train) != levels(test)
     np.testing.assert_allclose([train.mean, test.mean], own.mean(), rtol=1e-12)
     np.testing.assert_allclose([train.std, test.std], own.std(), rtol=1e-12)
-    known = folder("test", folder=two_classes, size=4, mean=[0.1, 0.2, 0.3], std=[1, 1, 2])
+    known = folder("test", path=two_classes, size=4, mean=[0.1, 0.2, 0.3], std=[1, 1, 2])
     assert (known.mean, known.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
 
 
 def test_it_survives_pickling_for_processes_that_are_not_forked(two_classes):
-    data = folder("train", folder=two_classes, size=4, test_share=0)
+    data = folder("train", path=two_classes, size=4, test_share=0)
     assert levels(pickle.loads(pickle.dumps(data))) == levels(data)
 
 

@@ -32,7 +32,7 @@ def times(data):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_episode_is_in_both_splits(recording, seed):
-    train, test = (frames(split, folder=recording, test_share=0.4, seed=seed) for split in ("train", "test"))
+    train, test = (frames(split, path=recording, test_share=0.4, seed=seed) for split in ("train", "test"))
     assert sorted(times(train) + times(test)) == list(range(15))
     of_train, of_test = (set(EPISODES[times(data)]) for data in (train, test))
     assert not of_train & of_test and len(of_test) == 2
@@ -43,7 +43,7 @@ def test_no_episode_is_in_both_splits(recording, seed):
 
 
 def test_stacks_stay_within_their_episode_with_zeros_before_it(recording):
-    data = frames("train", folder=recording, frame_stack=3, test_share=0)
+    data = frames("train", path=recording, frame_stack=3, test_share=0)
     assert data.shape == (6, 3, 4) and len(data.mean) == len(data.std) == 6 and data.mean[:2] == data.mean[4:]
     found = data.__getitems__([2, 3, 4, 5, 14, 0]).inputs[:, :, 0, 0].tolist()
     assert found == [
@@ -81,28 +81,28 @@ def test_stacks_are_those_of_stable_baselines3(recording):
     seen = [env.reset()]
     while len(seen) < 15:
         seen.append(env.step([0])[0])
-    data = frames("train", folder=recording, frame_stack=3, test_share=0)
+    data = frames("train", path=recording, frame_stack=3, test_share=0)
     np.testing.assert_array_equal(data.__getitems__(range(15)).inputs, np.concatenate(seen).transpose(0, 3, 1, 2))
 
 
 def test_labels_are_bytes_of_the_memory(recording):
-    one = frames("train", folder=recording, label=5, test_share=0)
+    one = frames("train", path=recording, label=5, test_share=0)
     assert one.classes == ("0", "10", "20", "30") and one.label_names == ()
     assert one.__getitems__([0, 4, 14]).labels.tolist() == [0, 1, 3]
-    every = frames("test", folder=recording, label="ram", test_share=0.4, seed=1)
+    every = frames("test", path=recording, label="ram", test_share=0.4, seed=1)
     assert every.label_names == ("ram_5", "ram_7") and every.classes == ()
     labels = every.__getitems__(range(len(every))).labels
     t = np.array(times(every))
     np.testing.assert_array_equal(labels, np.stack([t // 4 * 10, 200 + t], 1))
     assert labels.dtype == torch.int64
-    assert frames("train", folder=recording).__getitems__([0, 1]).labels.tolist() == [-1, -1]
+    assert frames("train", path=recording).__getitems__([0, 1]).labels.tolist() == [-1, -1]
 
 
 def test_a_pickle_holds_no_frames_and_workers_read_for_themselves(recording):
-    data = frames("train", folder=recording, frame_stack=2, test_share=0)
+    data = frames("train", path=recording, frame_stack=2, test_share=0)
     large = np.zeros((15, 200, 200, 2), np.uint8)
     np.save(recording / "frames.npy", large)
-    data = frames("train", folder=recording, frame_stack=2, test_share=0)
+    data = frames("train", path=recording, frame_stack=2, test_share=0)
     assert len(pickle.dumps(data)) < large.nbytes / 50
     read = torch.cat([batch.inputs for batch in batches(data, [[i] for i in range(15)], workers=2)])
     assert torch.equal(read, data.__getitems__(range(15)).inputs)
@@ -111,7 +111,7 @@ def test_a_pickle_holds_no_frames_and_workers_read_for_themselves(recording):
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"folder": "nowhere"}, "folder must be one that contraux record wrote, got 'nowhere', without a frames.npy"),
+        ({"path": "nowhere"}, "path must be a folder that contraux record wrote, got 'nowhere', without a frames.npy"),
         ({"label": 128}, r"label must be null, ram, or a byte in \[0, 127\], got 128"),
         ({"label": "score"}, r"label must be null, ram, or a byte in \[0, 127\], got 'score'"),
         ({"frame_stack": 0}, "frame_stack must be a whole number >= 1, got 0"),
@@ -121,16 +121,16 @@ def test_a_pickle_holds_no_frames_and_workers_read_for_themselves(recording):
 )
 def test_what_breaks_a_rule_is_said(recording, wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        frames(**{"split": "train", "folder": recording, **wrong})
+        frames(**{"split": "train", "path": recording, **wrong})
 
 
 def test_a_recording_of_one_episode_or_without_memory_is_told_apart(recording):
     np.save(recording / "episodes.npy", np.zeros(15, np.int64))
     with pytest.raises(ValueError, match="needs at least 2 episodes, got 1: record more steps"):
-        frames("train", folder=recording)
+        frames("train", path=recording)
     (recording / "ram.npy").unlink()
     with pytest.raises(ValueError, match=r"label=ram needs the emulator's memory, got a recording without ram.npy"):
-        frames("train", folder=recording, label="ram", test_share=0)
+        frames("train", path=recording, label="ram", test_share=0)
     np.save(recording / "episodes.npy", np.zeros(14, np.int64))
     with pytest.raises(ValueError, match=r"episodes.npy \(T,\), got \(15, 3, 4, 2\) uint8 and \(14,\)"):
-        frames("train", folder=recording)
+        frames("train", path=recording)

@@ -42,7 +42,7 @@ def tiny_cifar(tmp_path, monkeypatch):
 
 def test_cifar10_is_read_whole_channels_first(tiny_cifar):
     folder, images = tiny_cifar
-    train = cifar10("train", folder=folder)
+    train = cifar10("train", path=folder)
     assert (len(train), train.shape, train.classes) == (8, (3, 32, 32), tuple("abcdefghij"))
     right = np.concatenate([images["CIFAR10", "data_batch_1"], images["CIFAR10", "data_batch_2"]]).reshape(
         -1, 3, 32, 32
@@ -50,16 +50,16 @@ def test_cifar10_is_read_whole_channels_first(tiny_cifar):
     batch = train.__getitems__([5, 1])
     np.testing.assert_array_equal(batch.inputs, right[[5, 1]])
     assert batch.inputs.dtype == torch.uint8 and batch.inputs.is_contiguous() and batch.labels.tolist() == [0, 0]
-    test = cifar10("test", folder=folder, download=False)
+    test = cifar10("test", path=folder, download=False)
     np.testing.assert_array_equal(test.inputs.numpy()[2].ravel(), images["CIFAR10", "test_batch"][2])
     np.testing.assert_allclose([test.mean, test.std], [right.mean((0, 2, 3)) / 255, right.std((0, 2, 3)) / 255])
-    known = cifar10("test", folder=folder, mean=[0.1, 0.2, 0.3], std=[1, 1, 1])
+    known = cifar10("test", path=folder, mean=[0.1, 0.2, 0.3], std=[1, 1, 1])
     assert known.mean == (0.1, 0.2, 0.3)
 
 
 def test_cifar100_has_its_own_files(tiny_cifar):
     folder, images = tiny_cifar
-    test = cifar100("test", folder=folder)
+    test = cifar100("test", path=folder)
     assert len(test.classes) == 100 and test.labels.tolist() == [3, 0, 1, 2]
     np.testing.assert_array_equal(test.inputs.numpy().reshape(4, -1), images["CIFAR100", "test"])
 
@@ -96,7 +96,7 @@ def tiny_stl10(tmp_path, monkeypatch):
 )
 def test_stl10_trains_on_the_part_asked_for(tiny_stl10, part, names, labels):
     folder, images = tiny_stl10
-    train, test = (stl10(split, folder=folder, train_part=part) for split in ("train", "test"))
+    train, test = (stl10(split, path=folder, train_part=part) for split in ("train", "test"))
     right = np.concatenate([images[name] for name in names])
     batch = train.__getitems__(range(len(train)))
     np.testing.assert_array_equal(batch.inputs, right)
