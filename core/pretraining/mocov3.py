@@ -17,6 +17,7 @@ class MoCoV3(Method):
         InfoNCE(q1, k2) + InfoNCE(q2, k1), negatives are the other keys of the batch, of all processes
 
     The momentum rises to 1 along half a cosine (section 3). The copy's batch norm keeps running statistics of its own.
+    The fixed random patch projection that steadies a ViT (section 4) is an option of the encoder, `frozen_patches`.
 
     Deviations: the factor 2 temperature of algorithm 1 is left out, to which LARS and Adam are blind; batch norm has
     the statistics of its process, unless the trainer synchronises it.
@@ -27,11 +28,9 @@ class MoCoV3(Method):
         prediction: likewise, on top of it, for queries; it keeps the dimension.
         objective: `dim -> Contrastive`.
         momentum: in [0, 1), at the beginning.
-        frozen: dotted name of a part of the encoder that stays as it begins, or None: for a ViT its patch projection,
-            which keeps the training stable (section 4.3); `conv_proj` in torchvision, `patch_embed` in timm.
 
     Raises:
-        ValueError: a number out of range, the encoder has no such part, or as for the heads and the objective.
+        ValueError: a number out of range, or as for the heads and the objective.
     """
 
     def __init__(
@@ -42,11 +41,8 @@ class MoCoV3(Method):
         prediction: HeadFactory,
         objective: ObjectiveFactory,
         momentum: float = 0.99,
-        frozen: str | None = None,
     ) -> None:
         super().__init__()
-        if frozen is not None:
-            _part(encoder, frozen).requires_grad_(False)
         self.online, dim = projected(encoder, projection)
         self.prediction = predicted(dim, prediction)
         self.target = MomentumEncoder(self.online, momentum, copy_buffers=False)
@@ -68,11 +64,3 @@ class MoCoV3(Method):
         """Move the copy one step, the slower the nearer the end."""
         super().update(progress)
         self.target.update(self.online, cosine_momentum(self.target.momentum, progress))
-
-
-def _part(encoder: nn.Module, name: str) -> nn.Module:
-    try:
-        return encoder.get_submodule(name)
-    except AttributeError as error:
-        known = ", ".join(child for child, _ in encoder.named_modules() if child.count(".") < 2 and child)
-        raise ValueError(f"frozen must name a part of the encoder ({known}), got {name!r}") from error

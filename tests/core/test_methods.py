@@ -303,22 +303,12 @@ def test_queries_and_keys_of_moco_have_other_statistics():
     torch.testing.assert_close(query(x), key(x))
 
 
-# ---- sentences and options
-
-
-def test_a_frozen_part_stays_as_it_begins():
-    method = small("mocov3", frozen="0")
-    before = method.encoder[0].weight.clone()
-    step(method, torch.optim.SGD(method.parameters(), lr=1.0), 1)
-    assert torch.equal(method.encoder[0].weight, before)
-    assert method.encoder[2].weight.grad.abs().max() > 0
-    torch.testing.assert_close(method.target.encoder.encoder[0].weight, before)
+# ---- sentences
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: small("mocov3", frozen="patch"), r"frozen must name a part of the encoder \(0, 1, 2\), got 'patch'"),
         (lambda: small("moco", momentum=1.0), r"momentum must be a number in \[0, 1\), got 1.0"),
         (lambda: small("moco", shuffle_groups=0), "shuffle_groups must be a whole number >= 1, got 0"),
         (lambda: small("simclr", encoder=nn.Tanh()), "encoder must have an integer `out_features`, got Tanh with None"),
