@@ -194,8 +194,9 @@ def test_evaluation_leaves_an_encoder_bit_identical_and_ready_to_train_on():
     assert all(part.training for part in encoder.modules())
     assert found["linear"]["n"] == 1 and found["linear_1_shot"]["n"] == 2
     assert found["linear"]["mean"] > found["linear_5_shot"]["mean"] > found["linear_1_shot"]["mean"] > 10
+    assert found == evaluate(encoder, train, test, measures=measures, seeds=[0, 1])
     encoder(test.inputs[:4]).sum().backward()
-    assert found == evaluate(encoder.train(), train, test, measures=measures, seeds=[0, 1])
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 def test_the_quick_measures_are_the_default():
