@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
 
 def record(
     id: str | Factory,
-    folder: Path,
+    folder: str | Path,
     *,
     steps: int = 10_000,
     seed: int = 0,
@@ -73,7 +73,8 @@ def record(
     folder has `frames.npy` `(T, H, W, C)` uint8, `episodes.npy` `(T,)`, `actions.npy` and `rewards.npy` `(T, ...)`, and
     `record.json`; `ram.npy` `(T, 128)` where there is an Atari emulator; `observations.npy` `(T, D)` where observations
     are not images. Frame t is what was seen before action t; what an episode ends with is not recorded. SIGINT or
-    SIGTERM ends the recording, and keeps what there is; an error keeps nothing.
+    SIGTERM ends the recording, and keeps what there is; an error keeps nothing. A second signal leaves
+    it as it is in `<folder>.unfinished`.
 
     Args:
         id: a Gymnasium id, or a callable that returns an environment.
@@ -97,7 +98,7 @@ def record(
     whole("seed", seed)
     if frame_skip is not None:
         whole("frame_skip", frame_skip, 1)
-    shape = _size(size)
+    shape, folder = _size(size), Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"folder must be new or empty, got {str(folder)!r}, which is in use")
     player = Player(id, kwargs or {}, seed, frame_skip)
@@ -120,7 +121,7 @@ def record(
                 "versions": versions(),
             }
             write_json(unfinished / "record.json", summary)
-    except BaseException:
+    except Exception:
         shutil.rmtree(folder.with_name(folder.name + UNFINISHED), ignore_errors=True)
         raise
     finally:

@@ -37,6 +37,7 @@ def decode(file: Path | BinaryIO, size: int, channels: int = 3) -> np.ndarray:
     mode = "RGB" if channels == 3 else "L"
     with Image.open(file) as opened:
         opened.draft(mode, (size, size))
+        opened.load()  # first: PIL turns TIFFs itself, and a PNG may note its orientation after the pixels
         turn = TURNS.get(_orientation(opened))
         image = _plain(opened, DIRECT[channels])
         width, height = image.size
