@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...check import number, whole
 from .operation import between, interval, on_chosen
+from .resample import Taps, resized
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,21 @@ class GaussianBlur:
 
 
 def blurred(x: Tensor, sigma_N: Tensor, width: int) -> Tensor:
-    """Return each image convolved with its own Gaussian of `width` taps along rows and columns."""
-    n, c, h, w = x.shape
-    half = width // 2
-    taps_NK = gaussian(sigma_N, width).repeat_interleave(c, 0)
-    padded = F.pad(x, (half, half, half, half), mode="reflect").view(1, n * c, h + 2 * half, w + 2 * half)
-    rows = F.conv2d(padded, taps_NK.view(n * c, 1, 1, width), groups=n * c)
-    return F.conv2d(rows, taps_NK.view(n * c, 1, width, 1), groups=n * c).view(n, c, h, w)
+    """Return each image convolved with its own Gaussian of `width` taps along rows and along columns."""
+    weight_NK = gaussian(sigma_N, width)
+    return resized(x, _reflected(weight_NK, x.shape[2]), _reflected(weight_NK, x.shape[3]))
 
 
 def gaussian(sigma_N: Tensor, width: int) -> Tensor:
     """Return `(N, K)`: exp(-k^2 / (2 sigma^2)) of the distances k to the middle, scaled to sum to 1."""
     distance_K = torch.arange(width, device=sigma_N.device, dtype=sigma_N.dtype) - width // 2
     return torch.softmax(-((distance_K / sigma_N.unsqueeze(1)) ** 2) / 2, 1)
+
+
+def _reflected(weight_NK: Tensor, pixels: int) -> Taps:
+    """Return the taps around each pixel of a line; beyond its ends the line goes back, its last pixel not repeated."""
+    n, width = weight_NK.shape
+    line_P1 = torch.arange(pixels, device=weight_NK.device).unsqueeze(1)
+    around_PK = (line_P1 + torch.arange(width, device=weight_NK.device) - width // 2).abs()
+    pixel_PK = pixels - 1 - (pixels - 1 - around_PK).abs()
+    return Taps(pixel_PK.expand(n, pixels, width), weight_NK.unsqueeze(1).expand(n, pixels, width))
