@@ -1,6 +1,7 @@
 """`contraux pretrain`: train one encoder into one run folder. `configs/pretrain.yaml` describes what it reads."""
 
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -19,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..check import whole
 from ..data import DataSet
 from ..encoders import PretrainedEncoder, describe
-from ..evaluation import evaluate
+from ..evaluation import evaluate, features
+from ..evaluation.picture import draw
 from ..files import write_json
 from ..preset import EXCHANGED, exchanged_on_line, option
 from ..provenance import versions
@@ -40,6 +42,7 @@ def main(cfg: DictConfig) -> None:
         ValueError: a value breaks its rule; the sentence says which.
         SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
     """
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # not a line for every file of a checkpoint
     state = PartialState(cpu=cfg.device == "cpu")
     run = shared(Path(HydraConfig.get().runtime.output_dir))
     result = perform(cfg, run)
@@ -93,7 +96,8 @@ def train(trainer: Trainer, cfg: DictConfig, run: Path, *, resume: bool) -> dict
         encoder = pretrained(cfg, trainer, trained)
         encoder.save_pretrained(run / "encoder")
         if cfg.evaluation:
-            result["evaluation"] = worth(encoder, cfg, trainer.data)
+            picture = run / "embedding.png" if cfg.pictures else None
+            result["evaluation"] = worth(encoder, cfg, trainer.data, picture)
     return result
 
 
@@ -114,11 +118,19 @@ def pretrained(cfg: DictConfig, trainer: Trainer, trained: Trained) -> Pretraine
     return PretrainedEncoder(encoder, data.shape, data.mean, data.std, describe(cfg.encoder), metadata)
 
 
-def worth(encoder: PretrainedEncoder, cfg: DictConfig, train: DataSet) -> dict[str, Any] | None:
-    """Return what the quick measures find, in percent; None where the data have no labels, or no test split."""
+def worth(encoder: PretrainedEncoder, cfg: DictConfig, train: DataSet, picture: Path | None) -> dict[str, Any] | None:
+    """Return what the quick measures find, in percent, and draw the test features.
+
+    None where the data have no labels, or no test split.
+    """
+    device = next(encoder.parameters()).device
     try:
         test = hydra.utils.instantiate(cfg.data, _convert_="all")(split="test")
-        return evaluate(encoder, train, test, device=next(encoder.parameters()).device)
+        found = evaluate(encoder, train, test, device=device)
+        if picture is not None:
+            shown = {"pretrained encoder": features(encoder, test, device=device)}
+            draw(shown, picture, method="tsne", classes=test.classes)
+        return found
     except ValueError as error:
         warnings.warn(f"the encoder was not evaluated: {error}", stacklevel=2)
         return None

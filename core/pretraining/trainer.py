@@ -64,7 +64,7 @@ class Trainer:
         folder: where progress and checkpoints go.
         epochs: passes over the data, >= 1.
         batch_size: B, examples of an optimizer step over all processes, >= 2.
-        warmup_epochs: during which the learning rate rises, >= 0; then it follows a cosine to 0.
+        warmup: share of the training, in [0, 1), in which the learning rate rises; then it follows a cosine to 0.
         scale_learning_rate: multiply the optimizer's rate by B x accumulate / 256.
         chunk_size: rows that each process encodes at once, for a batch larger than memory, by gradient caching; None
             encodes all. Two views of chunk_size rows are held.
@@ -94,7 +94,7 @@ class Trainer:
     folder: Path
     epochs: int = 100
     batch_size: int = 256
-    warmup_epochs: float = 10.0
+    warmup: float = 0.1
     scale_learning_rate: bool = True
     chunk_size: int | None = None
     accumulate: int = 1
@@ -120,7 +120,7 @@ class Trainer:
         for name in ("chunk_size", "checkpoint_every"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), 1)
-        number("warmup_epochs", self.warmup_epochs, 0, self.epochs, below=True)
+        number("warmup", self.warmup, 0, 1, below=True)
         if self.max_grad_norm is not None:
             number("max_grad_norm", self.max_grad_norm, 0, above=True)
         choice("precision", self.precision, PRECISIONS)
@@ -165,7 +165,7 @@ class Trainer:
         try:
             with interruption.listening(), self._bar(accelerator, begun) as bar:
                 while step < self.steps:
-                    factor = warmup_cosine(step, self.steps, round(self.warmup_epochs * self.per_epoch))
+                    factor = warmup_cosine(step, self.steps, round(self.warmup * self.steps))
                     parts = range(step * self.accumulate, (step + 1) * self.accumulate)
                     outcome = engine.update([self._views(accelerator, loader, i) for i in parts], factor)
                     step += 1

@@ -32,7 +32,7 @@ def test_trains_and_leaves_every_step_on_record(tmp_path):
     after = list(trainer.method.encoder.parameters())
     assert all(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
     rates = [float(row["learning_rate"]) for row in rows(tmp_path)]
-    assert rates[0] == pytest.approx(1e-3 * 128 / 256 / 4)  # first of 4 steps of warm-up
+    assert rates[0] == pytest.approx(1e-3 * 128 / 256 / 7)  # first of 7 steps of warm-up
     assert max(rates) == pytest.approx(1e-3 * 128 / 256)
 
 
@@ -162,7 +162,7 @@ def accelerate_globals():
         ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
         ({"batch_size": 1}, "batch_size must be a whole number >= 2, got 1"),
         ({"batch_size": 2000}, "batch_size x accumulate must be at most the 1258 examples of the data, got 2000 x 1"),
-        ({"warmup_epochs": 2}, r"warmup_epochs must be a number in \[0, 2\), got 2"),
+        ({"warmup": 1}, r"warmup must be a number in \[0, 1\), got 1"),
         ({"precision": "bf61"}, "unknown precision 'bf61': did you mean bf16"),
         ({"chunk_size": 0}, "chunk_size must be a whole number >= 1, got 0"),
         ({"max_grad_norm": 0}, "max_grad_norm must be a number > 0, got 0"),

@@ -44,7 +44,7 @@ def make_trainer(folder: Path, method: Method | None = None, **settings: Any) ->
     views = TwoViews(Brightness, shape=data.shape, mean=data.mean, std=data.std)
     folder.mkdir(exist_ok=True)
     settings = {
-        "epochs": 2, "batch_size": 128, "warmup_epochs": 0.5, "device": "cpu", "progress_bar": False, "log_every": 4,
+        "epochs": 2, "batch_size": 128, "warmup": 0.25, "device": "cpu", "progress_bar": False, "log_every": 4,
     } | settings  # fmt: skip
     method = make_method() if method is None else method
     return Trainer(method, data, views, partial(torch.optim.AdamW, lr=1e-3), folder, **settings)
