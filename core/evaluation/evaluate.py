@@ -122,7 +122,7 @@ def compare(
     values: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
     half_widths: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
     fixed: dict[str, set[str]] = {arm: set() for arm in arms}
-    notes: dict[str, None] = {}  # an ordered set
+    notes: dict[str, dict[str, None]] = {}  # which arms each is about, in order
     embeddings: dict[str, Features] = {}
     kept: dict[str, Subject] = {}
     for seed in seeds:
@@ -135,14 +135,18 @@ def compare(
                 embeddings.setdefault(name, subject.test)
                 if arm.fixed:
                     kept[name] = subject
-            for title, measure in usable(measures, subject, notes).items():
+            possible, left_out = usable(measures, subject)
+            for note in left_out:
+                notes.setdefault(note, {})[name] = None
+            for title, measure in possible.items():
                 once = arm.fixed and not measure.seeded
                 if once and seed != seeds[0]:
                     continue
                 tell(f"{name}, seed {seed}: {title}")
                 found = measure(subject, seed)
                 _add(found, seed, values[name], half_widths[name])
-                notes |= dict.fromkeys(found.notes if len(arms) == 1 else [f"{name}, {note}" for note in found.notes])
+                for note in found.notes:
+                    notes.setdefault(note, {})[name] = None
                 if once:
                     fixed[name] |= found.values.keys()
     figures = {
@@ -152,7 +156,8 @@ def compare(
         }
         for arm, own in values.items()
     }
-    return Comparison(figures, list(notes), embeddings)
+    said = [note if len(about) == len(arms) else f"{note} ({'; '.join(about)})" for note, about in notes.items()]
+    return Comparison(figures, said, embeddings)
 
 
 def steps(arms: Mapping[str, Arm], measures: Mapping[str, Measure], seeds: Sequence[int]) -> int:
@@ -164,13 +169,12 @@ def steps(arms: Mapping[str, Arm], measures: Mapping[str, Measure], seeds: Seque
     )
 
 
-def usable(measures: Mapping[str, Measure], subject: Subject, notes: dict[str, None]) -> dict[str, Measure]:
-    """Return the measures that the data's labels allow; the others are noted.
+def usable(measures: Mapping[str, Measure], subject: Subject) -> tuple[dict[str, Measure], list[str]]:
+    """Return the measures that the data's labels allow, and a sentence on those that they do not.
 
     Raises:
         ValueError: there are measures that need labels, and a split has none.
     """
-    several = subject.train.labels.ndim > 1
     needy = [title for title, measure in measures.items() if measure.labels != "none"]
     for split, own in (("training", subject.train), ("test", subject.test)):
         if needy and not len(own.known().labels):
@@ -178,11 +182,12 @@ def usable(measures: Mapping[str, Measure], subject: Subject, notes: dict[str, N
                 f"{', '.join(needy)} need labels, and the {split} split has none: give other data, or leave them out "
                 f"({' '.join(f'measures.{title}=null' for title in needy)})"
             )
-    possible = {title: measure for title, measure in measures.items() if not several or measure.labels != "class"}
-    for title in measures.keys() - possible.keys():
-        labels = subject.train.labels.shape[1]
-        notes[f"{title}: left out, it needs one label an example, and the data have {labels}"] = None
-    return possible
+    if subject.train.labels.ndim == 1:
+        return dict(measures), []
+    possible = {title: measure for title, measure in measures.items() if measure.labels != "class"}
+    left_out = [title for title in measures if title not in possible]
+    several = f"need one label an example, and the data have {subject.train.labels.shape[1]}"
+    return possible, [f"left out, for they {several}: {', '.join(left_out)}"] if left_out else []
 
 
 def _subject(

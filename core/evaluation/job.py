@@ -57,16 +57,16 @@ def main(cfg: DictConfig) -> None:
             if node is not None
         },
         seeds=seeds_of(checkpoints, cfg.seeds, cfg.first_seed),
-        random=bool(cfg.random),
-        raw=bool(cfg.raw),
+        random=switch("random", cfg.random),
+        raw=switch("raw", cfg.raw),
         folder=folder_for([checkpoint.where for checkpoint in checkpoints], cfg.folder),
         settings=cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
         picture=cfg.picture,
-        trusted=bool(cfg.trusted),
+        trusted=switch("trusted", cfg.trusted),
         device=device_named(cfg.device),
         batch_size=whole("batch_size", cfg.batch_size, 2),
         workers=whole("workers", cfg.workers),
-        progress_bar=sys.stderr.isatty() if cfg.progress_bar is None else bool(cfg.progress_bar),
+        progress_bar=sys.stderr.isatty() if cfg.progress_bar is None else switch("progress_bar", cfg.progress_bar),
     )
 
 
@@ -190,6 +190,17 @@ def folder_for(checkpoints: Sequence[str], folder: str | None) -> Path:
     if len(checkpoints) == 1 and Path(checkpoints[0]).is_dir():
         return Path(checkpoints[0]) / "evaluation"
     return Path("runs") / "evaluate" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def switch(name: str, value: Any) -> bool:
+    """Return a setting that is on or off; Hydra reads `no` and `off` as text.
+
+    Raises:
+        ValueError: for example `random must be true or false, got 'no'`.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    return value
 
 
 def device_named(name: str) -> torch.device:

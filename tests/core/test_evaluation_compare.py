@@ -160,7 +160,7 @@ def test_several_labels_of_each_example_leave_out_what_needs_one_and_say_so():
     measures = {"linear": LinearProbe(), "knn": NearestNeighbours(), "few": FewLabels(), "geometry": Geometry()}
     found = compare(arms, train, test, measures=measures, seeds=[0, 1])
     assert set(found.figures["raw"]) == {"linear", "linear_f1", "uniformity", "effective_rank", "rankme"}
-    assert sum("left out, it needs one label an example, and the data have 2" in note for note in found.notes) == 2
+    assert "left out, for they need one label an example, and the data have 2: knn, few" in found.notes
 
 
 def test_too_few_examples_of_a_class_name_it():
@@ -274,3 +274,15 @@ def test_several_labels_and_unknown_classes_have_a_picture_too(tmp_path):
     unknown = Features(rows_ND, np.array([-1] * 10 + [3] * 10))
     draw({"several": several, "unknown": unknown}, tmp_path / "a.png", method="pca")
     assert (tmp_path / "a.png").exists()
+
+
+def test_a_note_names_the_arms_it_is_about_unless_it_is_about_all():
+    class Noting(First):
+        def __call__(self, subject, seed):
+            notes = ["of all", *(["of one"] if isinstance(subject.encoder, Scale) else [])]
+            return Found({"x": 0.0}, notes=notes)
+
+    data = vectors(np.arange(8) % 2)
+    arms = {"scaled": Arm(Scale, False), "raw": Arm(lambda _: RawInputs(), True)}
+    found = compare(arms, data, data, measures={"noting": Noting(True)}, seeds=[1, 2])
+    assert found.notes == ["of all", "of one (scaled)"]

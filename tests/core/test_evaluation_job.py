@@ -158,6 +158,7 @@ def test_what_is_refused_and_how(tmp_path):
         (f"checkpoint=[{run},{run}]",): "checkpoints must differ, got .*run twice",
         (f"checkpoint=[{run},{other}]",): "must have the same data",
         (f"checkpoint={run}", "seeds=0"): "seeds must be a whole number >= 1, got 0",
+        (f"checkpoint={run}", "random=no"): "random must be true or false, got 'no'",
         (f"checkpoint={run}", "device=abacus"): "device must be auto, cpu or another that torch finds here",
         (f"checkpoint={run}", "picture=umap"): "unknown picture 'umap'",
         (f"checkpoint={run}", "measures.episodes.queries=60"): "need 61 test examples of each class, and class '0' has",
