@@ -10,8 +10,19 @@ from ...check import shape as shape_of
 from ..draw import uniform
 from .operation import Operation
 
-CACHED_BYTES = 2**21
+CACHED_BYTES = 2**22
 """On a CPU as many images go through all steps at once as fit into about this much memory: a core's cache."""
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep freed blocks of up to 32 MB for the next ones, instead of returning them to the system.
+
+    glibc learns its threshold from the largest block freed so far, which this one, never written to, raises to its
+    maximum. Otherwise the system clears the pages of every intermediate result anew, which takes longer than computing
+    it: without this a batch took 1.3 to 2 times as long. Elsewhere it does nothing. A process that trains usually has
+    freed such a block already.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 class ImageAugmentation:
@@ -45,6 +56,7 @@ class ImageAugmentation:
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
+        keep_freed_memory()
         self.takes = tuple(shape)
         if len(self.takes) != 3:
             raise ValueError(f"ImageAugmentation needs images, shape (C, H, W), got {self.takes}")

@@ -25,7 +25,7 @@ def rotate_hue(x_N3HW: Tensor, turns_N: Tensor) -> Tensor:
     from_red = torch.add(green, blue).sub_(red).sub_(least).div_(chroma.clamp(min=TINY)).add_(1)
     from_green = from_red.copysign_(green - blue).add_((turns_N * 6 - 2).view(-1, 1, 1, 1))
     from_green.sub_(torch.mul(from_green, 1 / 6).round_(), alpha=6)  # into [-3, 3]
-    places = torch.arange(-2, 4, 2, device=x_N3HW.device).view(3, 1, 1)
+    places = torch.arange(-2.0, 4.0, 2.0, device=x_N3HW.device).view(3, 1, 1)
     away = torch.sub(from_green, places, out=x_N3HW).abs_()  # in [0, 5]; the distance is 3 - |3 - away|
     two_less_one = away.sub_(3).abs_().clamp_(1, 2)  # clamp(2 - distance, 0, 1) + 1
     return torch.addcmul(least.sub_(chroma), two_less_one, chroma, out=x_N3HW)
