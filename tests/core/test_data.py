@@ -219,9 +219,9 @@ import signal, sys
 from contraux.core.data import batches, digits
 
 caught = []
-signal.signal(signal.SIGINT, lambda *_: caught.append(1))
 reading = batches(digits("test"), ([i] for i in range(60)), workers=2)
 next(reading)
+signal.signal(signal.SIGINT, lambda *_: caught.append(1))  # which the workers do not inherit
 print("ready", flush=True)
 while not caught:
     signal.sigtimedwait([], 0.05)
