@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from ..check import choice, whole
-from .memory import encoded
 from .pictures import Pictures
 from .split import SPLITS, part
 from .statistics import given
@@ -154,12 +152,16 @@ def _labels(sources: dict[str, Any], column: str | None) -> tuple[dict[str, torc
     """Return the labels of each split, and the names of the classes."""
     if column is None:
         return {which: torch.full((len(source),), -1) for which, source in sources.items()}, ()
-    values = [
-        np.asarray([-1 if value is None else value for value in source[column][:]]) for source in sources.values()
-    ]
+    values = {which: source[column][:] for which, source in sources.items()}
     names = getattr(sources["train"].features[column], "names", None)
     if names is None:
-        everything, names = encoded(np.concatenate(values))
+        distinct = {value for own in values.values() for value in own if value is not None}
+        strange = next((value for value in distinct if not isinstance(value, int | str)), None)
+        if strange is not None:
+            raise ValueError(f"label_column must hold integers or strings, got {strange!r} in {column!r}")
+        names = sorted(value for value in distinct if isinstance(value, str) or value >= 0)
+        number = {value: i for i, value in enumerate(names)}
     else:
-        everything = torch.from_numpy(np.concatenate(values).astype(np.int64))
-    return dict(zip(sources, everything.split([len(each) for each in values]), strict=True)), tuple(names)
+        number = {i: i for i in range(len(names))}
+    labels = {which: torch.tensor([number.get(value, -1) for value in own]) for which, own in values.items()}
+    return labels, tuple(str(name) for name in names)

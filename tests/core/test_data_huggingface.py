@@ -74,6 +74,17 @@ def test_labels_may_be_numbers(saved):
     assert train.classes == ("5", "6", "7") and train.labels.tolist()[:4] == [2, 1, 0, 2]
 
 
+def test_labels_may_be_words_and_missing():
+    rows = {"image": [picture(i) for i in range(4)], "word": ["pear", None, "fig", "pear"], "share": [0.5] * 4}
+    features = {"image": datasets.Image(), "word": datasets.Value("string"), "share": datasets.Value("float32")}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).save_to_disk("words")
+    where = {"name": "words", "test_split": None, "test_share": 0, "size": 2}
+    train = huggingface("train", label_column="word", **where)
+    assert train.classes == ("fig", "pear") and train.labels.tolist() == [1, -1, 0, 1]
+    with pytest.raises(ValueError, match=r"label_column must hold integers or strings, got 0.5 in 'share'"):
+        huggingface("train", label_column="share", **where)
+
+
 def test_folders_of_images_and_parquet_files_are_found(saved):
     from pathlib import Path
 
