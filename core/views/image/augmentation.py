@@ -92,7 +92,7 @@ class ImageAugmentation:
         out = torch.empty(len(x), *self.shape, dtype=torch.float32, device=x.device)
         with torch.autocast(x.device.type, enabled=False):
             for rows in self._chunks(x):
-                part = x[rows].to(torch.float32, copy=True)
+                part = x[rows].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
                 if x.dtype == torch.uint8:
                     part.mul_(1 / 255)
                 for step, its_parameters in zip(self.steps, parameters, strict=True):
