@@ -88,7 +88,7 @@ def random_boxes(u: Tensor, size: tuple[int, int], scale: Sequence[float], ratio
     width_N = torch.where(found_N1 > 0, width_NT.gather(1, first_N1), centred_width).squeeze(1)
     height_N = torch.where(found_N1 > 0, height_NT.gather(1, first_N1), centred_height).squeeze(1)
     free_N2 = torch.stack((h - height_N, w - width_N), 1)
-    drawn_N2 = (u[:, 2 * TRIES : 2 * TRIES + 2] * (free_N2 + 1)).floor().minimum(free_N2)  # the product may round up
+    drawn_N2 = (u[:, 2 * TRIES : 2 * TRIES + 2] * (free_N2 + 1)).floor()
     top_N, left_N = torch.where(found_N1 > 0, drawn_N2, (free_N2 / 2).floor()).unbind(1)
     return Boxes(top_N, left_N, height_N, width_N)
 

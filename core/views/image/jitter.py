@@ -63,7 +63,7 @@ class ColorJitter:
         strengths = (self.brightness, self.contrast, self.saturation)
         factor_N3 = torch.stack([between(u[:, i + 1], max(0.0, 1 - s), 1 + s) for i, s in enumerate(strengths)], 1)
         order_N3 = u[:, 5:8].argsort(1)
-        before_N = (u[:, 8] * 4).long().clamp_(max=3)
+        before_N = (u[:, 8] * 4).long()
         return (
             order_N3,
             torch.where(chosen_N1, factor_N3.gather(1, order_N3), 1.0),

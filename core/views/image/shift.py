@@ -31,8 +31,7 @@ class PixelShift:
 
     def parameters(self, u: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Return `(N, 2)` long, how far down and right, in [0, 2 pad]."""
-        places = 2 * self.pad + 1
-        return ((u * places).long().clamp_(max=places - 1),)
+        return ((u * (2 * self.pad + 1)).long(),)
 
     def __call__(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """Return `(N, C, H, W)`."""
