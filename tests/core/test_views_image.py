@@ -160,6 +160,9 @@ def test_solarize_at_its_default_inverts_128_of_255_and_leaves_127():
     grey = torch.tensor([127, 128]).view(2, 1, 1, 1) / 255
     out = RandomSolarize(1.0)(grey.clone(), torch.ones(2, dtype=torch.bool))
     torch.testing.assert_close(out, torch.tensor([127, 127]).view(2, 1, 1, 1) / 255)
+    at_and_below = torch.tensor([0.25, 0.249]).view(2, 1, 1, 1)
+    out = RandomSolarize(1.0, threshold=0.25)(at_and_below, torch.ones(2, dtype=torch.bool))
+    torch.testing.assert_close(out.flatten(), torch.tensor([0.75, 0.249]))
 
 
 def test_shift_moves_by_whole_pixels_up_to_the_last():
@@ -266,7 +269,10 @@ def test_images_in_other_clothes_give_the_same_view():
     channels_last = x.contiguous(memory_format=torch.channels_last)
     assert torch.equal(view(channels_last, generator()), expected)
     for dtype in (torch.float32, torch.float64):
-        torch.testing.assert_close(view(x.to(dtype) / 255, generator()), expected, rtol=0, atol=1e-4)
+        floating = x.to(dtype) / 255
+        before = floating.clone()
+        torch.testing.assert_close(view(floating, generator()), expected, rtol=0, atol=1e-4)
+        assert torch.equal(floating, before)  # never overwritten
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(view(x, generator()), expected)
     assert view(x[:0], generator()).shape == (0, 3, 16, 16)

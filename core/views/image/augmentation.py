@@ -90,14 +90,13 @@ class ImageAugmentation:
         scale_C11, offset_C11 = self._on_device[x.device]
         parameters = self._parameters(u)
         out = torch.empty(len(x), *self.shape, dtype=torch.float32, device=x.device)
-        with torch.autocast(x.device.type, enabled=False):
-            for rows in self._chunks(x):
-                part = x[rows].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-                if x.dtype == torch.uint8:
-                    part.mul_(1 / 255)
-                for step, its_parameters in zip(self.steps, parameters, strict=True):
-                    part = step(part, *(one[rows] for one in its_parameters))
-                torch.mul(part, scale_C11, out=out[rows]).add_(offset_C11)
+        for rows in self._chunks(x):
+            part = x[rows].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            if x.dtype == torch.uint8:
+                part.mul_(1 / 255)
+            for step, its_parameters in zip(self.steps, parameters, strict=True):
+                part = step(part, *(one[rows] for one in its_parameters))
+            torch.mul(part, scale_C11, out=out[rows]).add_(offset_C11)
         return out
 
     def _parameters(self, u: Tensor) -> list[tuple[Tensor, ...]]:
