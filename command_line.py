@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIGS = "contraux.configs"
-VOUCHED_FOR = ("contraux.", "stable_baselines3.", "sb3_contrib.", "hydra.utils.get_class")
+VOUCHED_FOR = ("contraux.", "stable_baselines3.", "sb3_contrib.")
 OPTIMIZERS = re.compile(r"torch\.optim\.[A-Za-z]+")
 RESUMABLE = {
     "rl": ("trusted", "steps", "evaluation", "checkpoint", "threads", "device", "tensorboard", "progress_bar"),
@@ -61,7 +62,10 @@ def _resume(folder: Path, words: list[str], changeable: Sequence[str]) -> list[s
             raise ValueError(
                 f"a resumed run keeps its settings: beside resume only {', '.join(changeable)} may change, got {word!r}"
             )
-    outside = sorted(set(_named(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))))
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    outside = sorted(set(_named(config)))
+    if isinstance(config, dict) and {"defaults", "hydra"} & set(config):
+        outside.append("whatever its defaults and hydra sections name")
     if outside and "trusted=true" not in words:
         raise ValueError(
             f"a config is code, and the one in {folder} would run {outside[0]}, which is neither contraux's nor "
@@ -77,11 +81,23 @@ def _named(node: Any) -> Iterator[str]:
         node = dict(enumerate(node))
     if isinstance(node, dict):
         for key, child in node.items():
-            path = key == "path" and "_target_" in node
-            known = str(child).startswith(VOUCHED_FOR) or OPTIMIZERS.fullmatch(str(child))
-            if (key == "_target_" or path) and not known:
+            path = key == "path" and str(node.get("_target_")).startswith("hydra.utils.")
+            if (key == "_target_" or path) and not _vouched_for(str(child)):
                 yield str(child)
             yield from _named(child)
+
+
+def _vouched_for(name: str) -> bool:
+    """Whether a dotted name is what we or our hosts define; not merely reachable through an import of theirs."""
+    if name == "hydra.utils.get_class" or OPTIMIZERS.fullmatch(name):
+        return True
+    if not name.startswith(VOUCHED_FOR):
+        return False
+    try:
+        module = getattr(get_object(name), "__module__", None) or ""
+    except (ImportError, ValueError):
+        return True  # it runs nothing, and Hydra will say that it does not exist
+    return module.startswith(VOUCHED_FOR) and module != "contraux.core.preset"  # which can run what it is told
 
 
 def _quoted(path: Path) -> str:
@@ -133,13 +149,24 @@ def _keys(job: str, words: list[str]) -> list[str]:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
-    folder = files(CONFIGS)
-    groups = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
+    groups = sorted(_groups(job))
     chosen = [word for word in words if word.split("=")[0] in groups and "," not in word]
     GlobalHydra.instance().clear()  # of the job that has just ended with an error
     with initialize_config_module(CONFIGS, version_base="1.3"):
         config = compose(job, chosen)
     return [*groups, *_dotted(OmegaConf.to_container(config), "")]
+
+
+def _groups(job: str) -> set[str]:
+    """Return the groups of a job: those its defaults choose from, and those of the configs it is made of."""
+    config: Any = OmegaConf.create(files(CONFIGS).joinpath(f"{job}.yaml").read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for entry in config.get("defaults", []):
+        if not isinstance(entry, str):
+            found |= {str(key) for key in entry if not str(key).startswith("override")}
+        elif entry != "_self_":
+            found |= _groups(entry)
+    return found
 
 
 def _dotted(node: Any, prefix: str) -> Iterator[str]:

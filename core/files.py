@@ -69,7 +69,7 @@ def keep_rows(path: Path, column: str, until: int) -> None:
     if not rows or column not in rows[0]:
         return
     index = rows[0].index(column)
-    kept = [row for row in rows[1:] if len(row) > index and row[index] and float(row[index]) <= until]
+    kept = [row for row in rows[1:] if len(row) == len(rows[0]) and row[index] and float(row[index]) <= until]
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([rows[0], *kept])

@@ -9,7 +9,7 @@ from typing import Any
 
 LIBRARIES = (
     "contraux", "torch", "torchvision", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy", "scipy",
-    "hydra-core", "safetensors",
+    "hydra-core", "safetensors", "accelerate", "timm", "datasets", "huggingface_hub", "scikit-learn",
 )  # fmt: skip
 PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -33,7 +33,7 @@ def test_help_and_version(tmp_path):
     for words in ([], ["--help"]):
         done = run(*words, cwd=tmp_path)
         assert done.returncode == 0
-        assert "rl  " in done.stdout and "compare  " in done.stdout
+        assert all(f"\n  {job} " in done.stdout for job in ("rl", "compare", "pretrain", "evaluate", "record"))
     assert run("--version", cwd=tmp_path).stdout == f"contraux {contraux.__version__}\n"
     module = subprocess.run(
         [sys.executable, "-m", "contraux", "--version"], capture_output=True, text=True, cwd=tmp_path
@@ -54,6 +54,22 @@ def test_help_of_a_job_names_every_option(tmp_path, job):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("job", "groups"), [
+    ("pretrain", ("method", "data", "encoder", "views", "optimizer", "loss", "sampler", "similarity")),
+    ("evaluate", ()),
+    ("record", ()),
+])  # fmt: skip
+def test_help_of_the_other_jobs(tmp_path, job, groups):
+    done = run(job, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for group in groups:
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"{group}: "))
+        for option in (CONFIGS / group).glob("*.yaml"):
+            assert option.stem in line.removeprefix(f"{group}: ").split(", ")
+    assert "Examples" in done.stdout and f"contraux {job} " in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_cfg_job_shows_what_the_line_says(tmp_path):
     parts = ["sampler=hardest", "sampler.k=7"]
     done = run("rl", "seed=3", "agent=dqn", "agent.tau=0.5", "env=Acrobot-v1", *parts, "--cfg", "job", cwd=tmp_path)
@@ -68,7 +84,13 @@ def test_cfg_job_shows_what_the_line_says(tmp_path):
     ("words", "sentence"),
     [
         (["rll"], "unknown job 'rll': did you mean rl?"),
-        (["train"], "unknown job 'train': there are compare, rl"),
+        (["train"], "unknown job 'train': did you mean pretrain?"),
+        (["xyz"], "unknown job 'xyz': there are compare, evaluate, pretrain, record, rl"),
+        (["rl", "encoder=small_cnn"], "encoder"),
+        (["evaluate"], "checkpoint must be given: checkpoint=FOLDER"),
+        (["evaluate", "checkpoint=./nowhere"], "nowhere"),
+        (["pretrain", "epoch=3"], "unknown key 'epoch': did you mean epochs?"),
+        (["pretrain", "encoder=timm"], "encoder.name must be given"),
         (["rl", "sead=1"], "unknown key 'sead': did you mean seed?"),
         (["rl", "n_epoch=1"], "unknown key 'n_epoch': did you mean agent.n_epochs?"),
         (["rl", "agent.n_epoch=1"], "unknown key 'agent.n_epoch': did you mean agent.n_epochs?"),
@@ -183,10 +205,11 @@ def query(line, cwd):
 @pytest.mark.parametrize(
     ("line", "choices"),
     [
-        ("contraux ", ["rl", "compare", "--help", "--version"]),
+        ("contraux ", ["rl", "compare", "pretrain", "evaluate", "record", "--help", "--version"]),
         ("contraux comp", ["compare"]),
         ("contraux --v", ["--version"]),
         ("contraux zzz ", []),
+        ("contraux pretrain method=moco", ["method=moco", "method=moco_v1", "method=mocov3"]),
         ("contraux rl agent=p", ["agent=ppo"]),
         ("contraux rl objective=n", ["objective=none"]),
         ("contraux rl sampler=hard", ["sampler=hardest", "sampler=hardness"]),

@@ -24,7 +24,30 @@ OPTIONS = [
 ]
 HYDRA_WORDS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_", "defaults"}
 PAIRED_LOSSES = {"negative_cosine", "vicreg", "barlow_twins", "alignment_uniformity"}  # not for a similarity matrix
-NEEDS_MORE = {"env=gym": ["env.id=CartPole-v1"], "env=atari": ["env.id=ALE/Pong-v5"]}
+NEEDS_MORE = {
+    "env=gym": ["env.id=CartPole-v1"],
+    "env=atari": ["env.id=ALE/Pong-v5"],
+    "encoder=timm": ["encoder.name=resnet18"],
+    "data=folder": ["data.path=photos"],
+    "data=frames": ["data.path=frames"],
+    "data=imagenet": ["data.path=imagenet"],
+    "data=arrays": ["data.inputs=x.npy"],
+    "data=huggingface": ["data.name=beans"],
+    "evaluate": ["checkpoint=run"],
+    "record": [],
+}
+JOBS = ("rl", "compare", "pretrain", "evaluate", "record")
+
+
+def groups_of(job: str) -> set[str]:
+    """The groups that a job chooses from: those in its defaults and in those of the configs it is made of."""
+    found = set()
+    for entry in yaml.safe_load((CONFIGS / f"{job}.yaml").read_text())["defaults"]:
+        if isinstance(entry, dict):
+            found |= {key for key in entry if not key.startswith("override")}
+        elif entry != "_self_":
+            found |= groups_of(entry)
+    return found
 
 
 def nodes_with_target(node: Any) -> Iterator[dict[str, Any]]:
@@ -47,7 +70,15 @@ def composed(job: str, *overrides: str) -> dict[str, Any]:
 
 
 def test_the_walk_finds_something():
-    assert {"rl.yaml", "compare.yaml", "agent/ppo.yaml", "env/cartpole.yaml", "objective/curl.yaml"} <= set(YAMLS)
+    assert {
+        "rl.yaml",
+        "compare.yaml",
+        "pretrain.yaml",
+        "method/moco.yaml",
+        "agent/ppo.yaml",
+        "env/cartpole.yaml",
+        "objective/curl.yaml",
+    } <= set(YAMLS)
 
 
 @pytest.mark.parametrize("name", YAMLS)
@@ -72,18 +103,26 @@ def test_agents_take_their_hyperparameters_at_the_defaults_of_sb3(name):
     assert differing <= {"buffer_size"}
 
 
-@pytest.mark.parametrize("job", ["rl", "compare"])
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    ("job", "option"),
+    [(job, option) for job in JOBS for option in OPTIONS if option.partition("=")[0] in groups_of(job)],
+)
 def test_every_option_composes(job, option):
-    config = composed(job, option, *NEEDS_MORE.get(option, []))
-    assert config["agent"]["algorithm"]["_target_"] == "hydra.utils.get_class"
-    if option == "objective=none":
-        assert config["objective"] == {"source": None, "module": None}
-    else:
-        assert config["auxiliary"]["objective"] == config["objective"]
+    config = composed(job, option, *NEEDS_MORE.get(option, []), *NEEDS_MORE.get(job, []))
     group, _, name = option.partition("=")
+    if job in ("rl", "compare"):
+        assert config["agent"]["algorithm"]["_target_"] == "hydra.utils.get_class"
+        if option == "objective=none":
+            assert config["objective"] == {"source": None, "module": None}
+        else:
+            assert config["auxiliary"]["objective"] == config["objective"]
     if group in EXCHANGED:
         assert config[group] == yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+
+
+def test_every_group_belongs_to_a_job():
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert groups == set().union(*(groups_of(job) for job in JOBS))
 
 
 @pytest.mark.parametrize("objective", presets())

@@ -59,7 +59,11 @@ class Engine:
             copies = [part for part in method.modules() if isinstance(part, MomentumEncoder)]
             for part in (method.online, *(copy.encoder for copy in copies)):
                 part.compile()
-        made = optimizer(parameter_groups(method.to(accelerator.device)))
+        groups = parameter_groups(method.to(accelerator.device))
+        try:
+            made = optimizer(groups)
+        except TypeError as error:
+            raise ValueError(f"the optimizer cannot be made of these settings: {error}") from error
         self.rates = [group["lr"] * scale for group in made.param_groups]
         self.method = method.train()
         self.model, self.optimizer = accelerator.prepare(method, made)
@@ -87,6 +91,11 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return outcome
+
+    def finite(self) -> bool:
+        """Return whether all weights and statistics are; waits for the device."""
+        values = [x for x in (*self.method.parameters(), *self.method.buffers()) if x.is_floating_point()]
+        return bool(torch.stack([x.isfinite().all() for x in values]).all())
 
     def _gradient(self, first: Tensor, second: Tensor, labels: Tensor, share: int) -> Outcome:
         """Add the gradient of one batch, divided by `share`, encoding it whole or in chunks."""

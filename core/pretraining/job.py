@@ -28,7 +28,7 @@ from ..provenance import versions
 from . import checkpoint
 from .pictures import draw_views
 from .result import show, without_hydra
-from .trainer import Trained, Trainer
+from .trainer import Trained, Trainer, on_cpu
 
 INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 SIZES = ((16, "small_cnn", "digits"), (64, "resnet18", "cifar"))
@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
         SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
     """
     logging.getLogger("accelerate").setLevel(logging.WARNING)  # not a line for every file of a checkpoint
-    state = PartialState(cpu=cfg.device == "cpu")
+    state = PartialState(cpu=on_cpu(cfg.device))
     run = shared(Path(HydraConfig.get().runtime.output_dir))
     result = perform(cfg, run)
     if state.is_main_process:
@@ -89,7 +89,10 @@ def train(trainer: Trainer, cfg: DictConfig, run: Path, *, resume: bool) -> dict
     """Train, save the encoder and the pictures, and look at what the encoder is worth."""
     state = PartialState()
     if cfg.pictures and not resume and state.is_main_process:
-        draw_views(trainer.views, trainer.data, cfg.seed, run / "views.png")
+        try:
+            draw_views(trainer.views, trainer.data, cfg.seed, run / "views.png")
+        except ImportError:
+            warnings.warn("no pictures without matplotlib: pip install 'contraux[jobs]'", stacklevel=2)
     trained: Trained = trainer.fit(resume=resume)
     result: dict[str, Any] = {**trained._asdict(), "batch_size": trainer.batch_size, "processes": state.num_processes}
     if trained.status == "completed" and state.is_main_process:
@@ -131,7 +134,7 @@ def worth(encoder: PretrainedEncoder, cfg: DictConfig, train: DataSet, picture: 
             shown = {"pretrained encoder": features(encoder, test, device=device)}
             draw(shown, picture, method="tsne", classes=test.classes)
         return found
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         warnings.warn(f"the encoder was not evaluated: {error}", stacklevel=2)
         return None
 
@@ -172,7 +175,8 @@ def suitable(shape: Sequence[int]) -> tuple[str, str]:
     """Return the names of an encoder and of views for inputs `(C, H, W)` or `(D,)`."""
     if len(shape) == 1:
         return "mlp", "noise"
-    return next(((encoder, views) for size, encoder, views in SIZES if max(shape[1:]) <= size), ("resnet50", "mocov2"))
+    encoder, views = next((named for size, *named in SIZES if max(shape[1:]) <= size), ("resnet50", "mocov2"))
+    return encoder, views if shape[0] in (1, 3) else "shift"  # colours need three channels
 
 
 def with_parts(cfg: DictConfig) -> DictConfig:

@@ -34,6 +34,7 @@ class Record:
                 path.unlink(missing_ok=True)
             else:
                 keep_rows(path, "step", until)
+                self.last = _last_row(path)
 
     def add(self, step: int, learning_rate: float, outcome: Outcome) -> None:
         """Keep what a step found, without waiting for it."""
@@ -75,9 +76,15 @@ class Record:
             writer.writerows(rows)
 
 
+def _last_row(path: Path) -> dict[str, float]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: float(value) for name, value in rows[-1].items() if name != "step"} if rows else {}
+
+
 class NotFinite(ValueError):
     """A loss that is NaN or infinite, and the step that found it."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss must stay finite, got {loss} at step {step}")
+    def __init__(self, step: int, value: float, what: str = "the loss") -> None:
+        super().__init__(f"{what} must stay finite, got {value} at step {step}")
         self.step = step

@@ -1,5 +1,6 @@
 """The one loop that trains every method. Shape legend: B examples of a batch, over all processes."""
 
+import os
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from tqdm.auto import tqdm
 
@@ -155,6 +157,14 @@ class Trainer:
             ValueError: the batch does not divide among the processes, a checkpoint does not fit, or the loss is not
                 finite; the last good checkpoint stays.
         """
+        unknown = [name for name in self.trackers if name not in {str(found) for found in get_available_trackers()}]
+        if isinstance(self.trackers, str) or unknown:
+            raise ValueError(
+                f"trackers must be a list of installed ones, got {self.trackers!r}: pip install 'contraux[jobs]' for "
+                "tensorboard, 'contraux[wandb]' for wandb"
+            )
+        self.folder = Path(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         accelerator = self._accelerator()
         engine = self._engine(accelerator)
         begun = checkpoint.load(accelerator, self.folder) if resume else 0
@@ -180,6 +190,8 @@ class Trainer:
                         record.write(clock.images_per_second)
                         bar.set_postfix_str(f"loss {record.last['loss']:.4g}")
                     if due or stop or step == self.steps:
+                        if not engine.finite():
+                            raise NotFinite(step, float("nan"), "the weights")
                         checkpoint.save(accelerator, self.folder, step)
                         saved = step
                     if stop:
@@ -197,7 +209,7 @@ class Trainer:
     def _accelerator(self) -> Accelerator:
         accelerator = Accelerator(
             mixed_precision=self.precision,
-            cpu=self.device == "cpu",
+            cpu=on_cpu(self.device),
             log_with=list(self.trackers) or None,
             project_dir=self.folder if self.trackers else None,
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
@@ -249,6 +261,11 @@ class Trainer:
         generator = torch.Generator(accelerator.device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
         start = accelerator.process_index * len(inputs)
         return (*self.views(inputs, generator, start=start, total=self.batch_size), labels)
+
+
+def on_cpu(device: str) -> bool:
+    """Return whether to train on CPUs: asked for, or a launcher started processes where there is no GPU."""
+    return device == "cpu" or (int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available())
 
 
 class _Clock:

@@ -47,4 +47,5 @@ def make_trainer(folder: Path, method: Method | None = None, **settings: Any) ->
         "epochs": 2, "batch_size": 128, "warmup": 0.25, "device": "cpu", "progress_bar": False, "log_every": 4,
     } | settings  # fmt: skip
     method = make_method() if method is None else method
-    return Trainer(method, data, views, partial(torch.optim.AdamW, lr=1e-3), folder, **settings)
+    optimizer = settings.pop("optimizer", partial(torch.optim.AdamW, lr=1e-3))
+    return Trainer(method, data, views, optimizer, folder, **settings)
