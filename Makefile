@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench few-shot clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned set-up needs Python >= 3.11 (make PYTHON=...), found " + sys.version.split()[0])'
@@ -37,6 +37,10 @@ check: $(STAMP) ## ruff, mypy, import-linter
 
 bench: $(STAMP) ## cost of the auxiliary beside the same algorithm without it
 	$(BIN)/python benchmarks/overhead.py
+
+few-shot: $(STAMP) ## pretrain on digits with 5 seeds, and compare with random encoders
+	$(BIN)/contraux pretrain -m seed=0,1,2,3,4 hydra.sweep.dir=runs/few_shot 'hydra.sweep.subdir=seed_$${seed}'
+	$(BIN)/contraux evaluate 'checkpoint=[runs/few_shot/seed_0,runs/few_shot/seed_1,runs/few_shot/seed_2,runs/few_shot/seed_3,runs/few_shot/seed_4]' folder=runs/few_shot/evaluation measures.fine_tune=null
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) .dev build dist *.egg-info runs
