@@ -120,10 +120,10 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path):
 def test_two_processes_follow_the_curve_of_one(tmp_path):
     """Two gloo processes of 64 rows and one of 128: an encoder without batch statistics, whose gradients are summed."""
     line = ["epochs=3", *SMALL, "encoder=small_cnn", "encoder.norm=group", "method.projection.batch_norm=false"]
-    line += ["optimizer=sgd", "optimizer.lr=0.1"]  # Adam divides by what is near 0, and so enlarges rounding
+    line += ["optimizer=sgd", "optimizer.lr=0.02"]  # Adam and large rates enlarge rounding
     done = pretrain(*line, "hydra.run.dir=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    launch = [PROGRAM.with_name("torchrun"), "--nproc_per_node", "2", "--master_port", "0"]
+    launch = [PROGRAM.with_name("torchrun"), "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, "-m", "contraux", "pretrain", *line, "hydra.run.dir=two"], cwd=tmp_path, env=environment(),
         capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL,
