@@ -158,7 +158,7 @@ def build(config: Any, *, trusted: bool = False) -> Any:
     if not isinstance(plain, Mapping) or "_target_" not in plain:
         raise ValueError(f"a config to build must be a mapping with `_target_`, got {plain!r}")
     if not trusted:
-        for target in _targets(plain):
+        for target in targets(plain):
             if not _ours(target):
                 raise ValueError(
                     f"a config is code, and this one would run {target!r}, which is no part of an objective; pass "
@@ -189,14 +189,15 @@ def _found(target: str) -> Any:
         raise ValueError(f"{target!r} does not exist: {' '.join(str(error).split())}") from error
 
 
-def _targets(node: Any) -> Iterator[Any]:
+def targets(node: Any) -> Iterator[Any]:
+    """Yield every `_target_` in nested plain values, in whatever depth."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield node["_target_"]
         node = list(node.values())
     if isinstance(node, list | tuple):
         for child in node:
-            yield from _targets(child)
+            yield from targets(child)
 
 
 def _keys(node: Any, prefix: str) -> Iterator[str]:

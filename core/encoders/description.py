@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from torch import nn
 
-from ..preset import build
+from ..preset import build, targets
 
 PACKAGE = __package__ or ""
 """Where encoders live that a description may name."""
@@ -53,7 +53,7 @@ def describe(factory: Any) -> dict[str, Any] | None:
 def is_buildable(description: Any) -> bool:
     """Return whether :func:`build_encoder` would run all that a description names."""
     return (
-        isinstance(description, Mapping) and "_target_" in description and all(map(_is_encoder, _targets(description)))
+        isinstance(description, Mapping) and "_target_" in description and all(map(_is_encoder, targets(description)))
     )
 
 
@@ -72,7 +72,7 @@ def build_encoder(description: Any, input_shape: tuple[int, ...], source: str) -
         raise ValueError(
             f"{source} does not say which class the encoder is: build it yourself and pass it, encoder=module"
         )
-    for target in _targets(description):
+    for target in targets(description):
         if not _is_encoder(target):
             raise ValueError(
                 f"{source} would run {target!r}, which is no encoder of contraux: if you trust it, build that encoder "
@@ -110,16 +110,6 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
         key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         for key, value in arguments.items()
     }
-
-
-def _targets(node: Any) -> Iterator[Any]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for child in node:
-            yield from _targets(child)
 
 
 def _strings(node: Any) -> Iterator[str]:
