@@ -8,12 +8,14 @@ The first arm is the reference, called base below.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
+
+from ..core.paired import paired
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
@@ -24,29 +26,7 @@ MEASURES = {
     "cpu_seconds": "CPU-seconds",
 }
 UNFINISHED = {"running": "cut short, its process ended"}
-ENOUGH = 5  # pairs: with fewer, differences of one sign are too likely by chance for any interval to mean much
 HEADER = ("measure", "arm", "runs", "mean ± sd", "IQM", "difference to base [95 %]", "seeds up")
-
-
-class Difference(NamedTuple):
-    """A paired difference: mean over `pairs` seeds, 95 % bootstrap interval (None for fewer than 2), seeds above 0."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    up: int
-    pairs: int
-
-    @property
-    def finding(self) -> str:
-        """Say in words what the interval shows."""
-        if self.low is None or self.high is None or self.pairs < ENOUGH:
-            return "too few seeds to tell"
-        return "a gain" if self.low > 0 else "a loss" if self.high < 0 else "no difference shown"
-
-    def __str__(self) -> str:
-        interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
-        return f"{self.mean:+.1f}{interval}"
 
 
 def iqm(values: Sequence[float]) -> float:
@@ -55,25 +35,6 @@ def iqm(values: Sequence[float]) -> float:
     Of n values, floor(n / 4) are left out at either end.
     """
     return float(stats.trim_mean(values, 0.25))
-
-
-def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
-    """Return the difference over the seeds that both have; None where they have none in common.
-
-    The interval is the percentile bootstrap of the mean difference, 9,999 resamples of seeds from a generator of its
-    own, so that the same results always give the same interval.
-    """
-    seeds = sorted(values.keys() & base.keys())
-    if not seeds:
-        return None
-    differences = np.array([values[seed] - base[seed] for seed in seeds])
-    low = high = None
-    if len(seeds) > 1:
-        interval = stats.bootstrap(
-            (differences,), np.mean, method="percentile", random_state=np.random.default_rng(0)
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    return Difference(float(differences.mean()), low, high, int((differences > 0).sum()), len(seeds))
 
 
 def values(results: Results, arm: str, measure: str) -> dict[int, float]:
@@ -155,7 +116,9 @@ def _finding(results: Results, arm: str, reference: str) -> str:
     for measure, title in (("area", "area"), ("final_return", "final return")):
         difference = paired(values(results, arm, measure), values(results, reference, measure))
         if difference is not None:
-            parts.append(f"{title} {difference}, {difference.up} of {difference.pairs} seeds up: {difference.finding}")
+            parts.append(
+                f"{title} {difference}, {difference.up} of {difference.pairs} seeds up: {difference.in_words('a gain', 'a loss')}"
+            )
     return f"{arm} − {reference}: " + ("; ".join(parts) if parts else "nothing to compare, no seed completed in both")
 
 

@@ -1,5 +1,6 @@
 """What a pretrained encoder is worth: probes with few labels and many, neighbours, episodes, geometry."""
 
+from ..paired import Difference
 from .baselines import RawInputs, calibrate
 from .draws import draw_labels
 from .episodes import Episodes
@@ -9,7 +10,7 @@ from .fine_tune import FineTune
 from .geometry import Geometry, effective_rank
 from .linear import FewLabels, LinearProbe, Probe
 from .neighbours import NearestNeighbours, nearest_neighbours
-from .statistics import Difference, Figure, paired
+from .statistics import Figure, paired
 from .subject import Features, Found, Measure, Subject
 
 __all__ = [

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from ..data.protocol import DataSet
+from ..paired import Difference
 from .features import device_of, features
 from .linear import FewLabels
 from .neighbours import NearestNeighbours
-from .statistics import Difference, Figure, paired
+from .statistics import Figure, paired
 from .subject import Features, Found, Measure, Subject, TwoViewsOf
 
 

@@ -5,8 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..paired import ENOUGH, Difference
 from .evaluate import Comparison
-from .statistics import ENOUGH, Difference, Figure
+from .statistics import Figure
 
 UNITS = "accuracies and F1 in percent; ± standard deviation over n seeds"
 

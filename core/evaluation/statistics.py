@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-ENOUGH = 5  # pairs: with fewer, differences of one sign are too likely by chance for an interval to mean much
+from ..paired import Difference
+from ..paired import paired as paired_by_seed
 
 
 class Figure(NamedTuple):
@@ -42,42 +42,12 @@ class Figure(NamedTuple):
         } | ({"half_width_95_by_seed": {str(s): w for s, w in self.half_widths.items()}} if self.half_widths else {})
 
 
-class Difference(NamedTuple):
-    """A paired difference: mean over `pairs` seeds, 95 % bootstrap interval (None for fewer than 2), seeds above 0."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    up: int
-    pairs: int
-
-    @property
-    def finding(self) -> str:
-        """Say in words what the interval shows."""
-        if self.low is None or self.high is None or self.pairs < ENOUGH:
-            return "too few seeds to tell"
-        return "higher" if self.low > 0 else "lower" if self.high < 0 else "no difference shown"
-
-
 def paired(one: Figure, other: Figure) -> Difference | None:
     """Return `one - other` over the seeds both have; None where they share none.
 
-    A fixed figure has its one value at every seed of the other. The interval is the percentile bootstrap of the mean
-    difference: 9,999 resamples of seeds from a generator of its own, so that the same values always give the same
-    interval.
+    A fixed figure has its one value at every seed of the other.
     """
-    first, second = _at_seeds_of(one, other), _at_seeds_of(other, one)
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
-        return None
-    differences = np.array([first[seed] - second[seed] for seed in seeds])
-    low = high = None
-    if len(seeds) > 1:
-        interval = stats.bootstrap(
-            (differences,), np.mean, method="percentile", random_state=np.random.default_rng(0)
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    return Difference(float(differences.mean()), low, high, int((differences > 0).sum()), len(seeds))
+    return paired_by_seed(_at_seeds_of(one, other), _at_seeds_of(other, one))
 
 
 def _at_seeds_of(one: Figure, other: Figure) -> Mapping[int, float]:
