@@ -116,9 +116,8 @@ def _finding(results: Results, arm: str, reference: str) -> str:
     for measure, title in (("area", "area"), ("final_return", "final return")):
         difference = paired(values(results, arm, measure), values(results, reference, measure))
         if difference is not None:
-            parts.append(
-                f"{title} {difference}, {difference.up} of {difference.pairs} seeds up: {difference.in_words('a gain', 'a loss')}"
-            )
+            finding = difference.in_words("a gain", "a loss")
+            parts.append(f"{title} {difference}, {difference.up} of {difference.pairs} seeds up: {finding}")
     return f"{arm} − {reference}: " + ("; ".join(parts) if parts else "nothing to compare, no seed completed in both")
 
 
