@@ -13,8 +13,6 @@ from inspect import isclass, isfunction
 from typing import Any
 
 import yaml
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from .check import choice
@@ -154,6 +152,9 @@ def build(config: Any, *, trusted: bool = False) -> Any:
     Raises:
         ValueError: no `_target_`, or one that is not allowed; also whatever the constructor finds wrong.
     """
+    from hydra.errors import InstantiationException  # here: who imports the core alone does not wait for Hydra
+    from hydra.utils import instantiate
+
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     if not isinstance(plain, Mapping) or "_target_" not in plain:
         raise ValueError(f"a config to build must be a mapping with `_target_`, got {plain!r}")
@@ -183,6 +184,8 @@ def _ours(target: Any) -> bool:
 
 
 def _found(target: str) -> Any:
+    from hydra.utils import get_object
+
     try:
         return get_object(target)
     except (ImportError, ValueError) as error:

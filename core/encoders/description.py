@@ -5,8 +5,6 @@ from functools import partial
 from inspect import isclass
 from typing import Any, cast
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -68,6 +66,8 @@ def build_encoder(description: Any, input_shape: tuple[int, ...], source: str) -
     Raises:
         ValueError: it would run anything but an encoder of contraux; also what the encoder's constructor finds wrong.
     """
+    from hydra.errors import InstantiationException  # here: who imports the core alone does not wait for Hydra
+
     if not isinstance(description, Mapping) or "_target_" not in description:
         raise ValueError(
             f"{source} does not say which class the encoder is: build it yourself and pass it, encoder=module"
@@ -92,6 +92,8 @@ def _is_encoder(target: Any) -> bool:
     """Return whether it names a module that this package defines."""
     if not isinstance(target, str) or not target.startswith(f"{PACKAGE}."):
         return False
+    from hydra.utils import get_object
+
     try:
         found = get_object(target)
     except (ImportError, ValueError):
