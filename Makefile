@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned set-up needs Python >= 3.11 (make PYTHON=...), found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jobs,contrib,atari,timm,data,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jobs,contrib,atari,envs,minatar,timm,data,bench,dev]'
 	mkdir -p .dev && ln -sfn .. .dev/contraux
 	touch $(STAMP)
 
@@ -26,8 +26,8 @@ demo: $(STAMP) ## the paired comparison on noisy CartPole, then CURL on Boxing f
 	@echo; echo "What the comparison found:"; grep '^\* ' runs/compare/noisy_cartpole/table.md
 	@echo "table: runs/compare/noisy_cartpole/table.md   picture: runs/compare/noisy_cartpole/curves.png"
 
-test: $(STAMP) ## the test suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the test suite, two files at a time where there are two cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -1,5 +1,9 @@
 """One thread: the tests are small, and the same arithmetic order on every machine makes bit comparisons meaningful."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, and for the commands that tests run
+
 import pytest
 import torch
 

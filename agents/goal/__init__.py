@@ -1,0 +1,1 @@
+"""Contrastive goal-conditioned reinforcement learning."""

@@ -1,0 +1,1 @@
+"""Bonuses for novelty: where the embedding has not been before."""
