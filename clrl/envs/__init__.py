@@ -9,19 +9,21 @@ import gymnasium
 
 from .noisy_state import NoisyState
 
-__all__ = ["NoisyState", "noisy_cartpole", "register"]
+__all__ = ["NoisyState", "noisy_acrobot", "noisy_cartpole", "noisy_pendulum", "register"]
 
 
 def register() -> None:
-    """Register `contraux/NoisyCartPole-v1`; calling it again changes nothing."""
-    if "contraux/NoisyCartPole-v1" not in gymnasium.registry:
-        cartpole = gymnasium.spec("CartPole-v1")
-        gymnasium.register(
-            "contraux/NoisyCartPole-v1",
-            entry_point=f"{__name__}:noisy_cartpole",
-            max_episode_steps=cartpole.max_episode_steps,
-            reward_threshold=cartpole.reward_threshold,
-        )
+    """Register `contraux/NoisyCartPole-v1`, `NoisyAcrobot-v1` and `NoisyPendulum-v1`; again changes nothing."""
+    for name in ("CartPole", "Acrobot", "Pendulum"):
+        id = f"contraux/Noisy{name}-v1"
+        if id not in gymnasium.registry:
+            plain = gymnasium.spec(f"{name}-v1")
+            gymnasium.register(
+                id,
+                entry_point=f"{__name__}:noisy_{name.lower()}",
+                max_episode_steps=plain.max_episode_steps,
+                reward_threshold=plain.reward_threshold,
+            )
 
 
 def noisy_cartpole(noise_dim: int = 60, rotation_seed: int = 0, **kwargs: Any) -> NoisyState:
@@ -29,6 +31,20 @@ def noisy_cartpole(noise_dim: int = 60, rotation_seed: int = 0, **kwargs: Any) -
     from gymnasium.envs.classic_control import CartPoleEnv
 
     return NoisyState(CartPoleEnv(**kwargs), noise_dim=noise_dim, rotation_seed=rotation_seed)
+
+
+def noisy_acrobot(noise_dim: int = 20, rotation_seed: int = 0, **kwargs: Any) -> NoisyState:
+    """Return Acrobot whose 6 state values are hidden by :class:`NoisyState`; other keywords go to Acrobot."""
+    from gymnasium.envs.classic_control import AcrobotEnv
+
+    return NoisyState(AcrobotEnv(**kwargs), noise_dim=noise_dim, rotation_seed=rotation_seed)
+
+
+def noisy_pendulum(noise_dim: int = 20, rotation_seed: int = 0, **kwargs: Any) -> NoisyState:
+    """Return Pendulum whose 3 state values are hidden by :class:`NoisyState`; other keywords go to Pendulum."""
+    from gymnasium.envs.classic_control import PendulumEnv
+
+    return NoisyState(PendulumEnv(**kwargs), noise_dim=noise_dim, rotation_seed=rotation_seed)
 
 
 register()
