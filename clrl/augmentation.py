@@ -36,7 +36,9 @@ class ObservationAugmentation(BaseCallback):
 
     def _init_callback(self) -> None:
         policy = self.model.policy
-        self.observer = Observer(policy.observation_space, policy.normalize_images, self.model.device)
+        self.observer = Observer(
+            policy.observation_space, policy.normalize_images, self.model.device, self.model.action_space
+        )
         if not self.observer.shows_difference(self.views):
             kinds = sorted(set(self.observer.kinds.values()))
             raise ValueError(

@@ -15,12 +15,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from ..core.check import choice, number, whole
-from ..core.preset import build, preset
+from ..core.preset import preset
 from . import sidecar, state
 from .auxiliary_step import AuxiliaryStep, StepSettings
 from .discovery import choose_encoders
 from .host_store import check_room, follow, make_store
 from .observations import Observer
+from .parts import build_parts
 from .sources import ObservationPairs
 from .stores import ReplayRows
 from .watch import peers, watch
@@ -139,7 +140,13 @@ class ContrastiveAuxiliary(BaseCallback):
             self.store.before_add()
         else:
             acted_on = cast(np.ndarray, self.model._last_obs)  # or a dict of arrays; set before any step
-            self.store.add(self.observer.split(acted_on), np.asarray(self.locals["dones"], dtype=bool))
+            taken = np.asarray(self.locals.get("clipped_actions", self.locals["actions"]))
+            self.store.add(
+                self.observer.split(acted_on),
+                np.asarray(self.locals["dones"], dtype=bool),
+                self.observer.actions.scaled(taken),
+                np.asarray(self.locals["rewards"]),
+            )
         return True
 
     def _on_training_end(self) -> None:
@@ -159,7 +166,7 @@ class ContrastiveAuxiliary(BaseCallback):
         model = self.model
         policy = model.policy
         chosen = choose_encoders(model, self.encoder)
-        self.observer = Observer(policy.observation_space, policy.normalize_images, model.device)
+        self.observer = Observer(policy.observation_space, policy.normalize_images, model.device, model.action_space)
         self.store = make_store(model, self.observer, self.buffer_size)
         seed = next(s for s in (self.seed, model.seed, int(torch.Generator().seed() % 2**31)) if s is not None)
         self.generator.manual_seed(seed)
@@ -168,8 +175,7 @@ class ContrastiveAuxiliary(BaseCallback):
         )
         with _own_initialisation(seed):
             for host, optimizer in chosen:
-                objective = self._make_objective(host.module, shared=len(chosen) > 1).to(model.device)
-                source = self._make_source(host.module).to(model.device)
+                source, objective = (part.to(model.device) for part in self._make_parts(host.module, len(chosen) > 1))
                 check_room(self.store, model.n_envs, settings.batch_size, source.horizon)
                 self.steps[host.names[0]] = AuxiliaryStep(host.module, optimizer, source, objective, settings)
         if self._restored is not None:
@@ -191,15 +197,11 @@ class ContrastiveAuxiliary(BaseCallback):
     def _host_batch(self) -> int:
         return self.batch_size or getattr(self.model, "batch_size", None) or _FALLBACK_BATCH
 
-    def _make_source(self, encoder: nn.Module) -> Any:
-        if self.config is None:
-            return ObservationPairs(encoder, self.observer, k=1 if self.k is None else self.k)
-        return build(self.config.source, trusted=self._trusted)(encoder, self.observer)
-
-    def _make_objective(self, encoder: nn.Module, shared: bool) -> Any:
-        if self.config is None:
-            return copy.deepcopy(self.module) if shared else self.module
-        return build(self.config.module, trusted=self._trusted)(encoder.features_dim)
+    def _make_parts(self, encoder: nn.Module, shared: bool) -> tuple[Any, Any]:
+        if self.config is not None:
+            return build_parts(self.config, encoder, self.observer, trusted=self._trusted)
+        source = ObservationPairs(encoder, self.observer, k=1 if self.k is None else self.k)
+        return source, copy.deepcopy(self.module) if shared else self.module
 
     def attached(self, model: BaseAlgorithm) -> Any:
         """See :class:`~contraux.clrl.watch.Attachment`."""

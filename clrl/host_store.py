@@ -33,7 +33,8 @@ def make_store(model: BaseAlgorithm, observer: Observer, buffer_size: int) -> Re
         # A host that normalises images' values itself hands on floats whatever its space says.
         dtype = np.dtype(np.float32) if model.get_vec_normalize_env() is not None and not image else space.dtype
         leaves[name] = Leaf(shape, np.dtype(dtype or np.float32), n_frames if stacked else 1)
-    return RingBuffer(buffer_size, model.n_envs, leaves)
+    action = Leaf(model.action_space.shape or (), np.dtype(model.action_space.dtype or np.float32))
+    return RingBuffer(buffer_size, model.n_envs, leaves, action)
 
 
 def follow(

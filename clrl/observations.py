@@ -10,6 +10,7 @@ from stable_baselines3.common.preprocessing import get_obs_shape, is_image_space
 from torch import Tensor
 
 from ..core.views import View
+from .actions import ActionCode
 from .stores import Observations
 
 Views = Mapping[str, View | None]
@@ -35,9 +36,11 @@ class Observer:
         space: the policy's observation space (images channels first).
         normalize_images: the policy's setting: whether images are divided by 255.
         device: where the encoder is.
+        action_space: the host's, for sources that hand on actions.
     """
 
-    def __init__(self, space: spaces.Space, normalize_images: bool, device: torch.device):
+    def __init__(self, space: spaces.Space, normalize_images: bool, device: torch.device, action_space: spaces.Space):
+        self.actions = ActionCode(action_space)
         self.space, self.normalize_images, self.device = space, normalize_images, device
         self.leaves = leaf_spaces(space)
         self.kinds = {name: leaf_kind(leaf, normalize_images) for name, leaf in self.leaves.items()}

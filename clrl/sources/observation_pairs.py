@@ -11,6 +11,7 @@ from ...core.encoders import MomentumEncoder
 from ...core.pairs import Pairs
 from ..observations import Observer, Views
 from ..stores import Window
+from .stack import stack
 
 
 class ObservationPairs(nn.Module):
@@ -43,6 +44,7 @@ class ObservationPairs(nn.Module):
     ):
         super().__init__()
         self.horizon = whole("k", k, 0)
+        self.sizes: dict[str, int] = {}
         self.views: Views = dict(views or {})
         if not self.horizon and not observer.shows_difference(self.views):
             kinds = ", ".join(sorted(set(observer.kinds.values())))
@@ -61,7 +63,7 @@ class ObservationPairs(nn.Module):
         key_input = self._see(window, self.horizon, generator)
         encode = self._encoder[0].forward
         if self.key_gradient:
-            query, key = encode(_stack(query_input, key_input)).chunk(2)
+            query, key = encode(stack((query_input, key_input))).chunk(2)
         elif self.key_encoder is not None:
             query, key = encode(query_input), self.key_encoder(key_input)
         else:
@@ -77,11 +79,3 @@ class ObservationPairs(nn.Module):
         """Move the key encoder towards the encoder."""
         if self.key_encoder is not None:
             self.key_encoder.update(self._encoder[0])
-
-
-def _stack(first: Tensor | dict[str, Tensor], second: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-    """Two batches as one, leaf by leaf."""
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return torch.cat([first, second])
-    assert isinstance(first, dict) and isinstance(second, dict)
-    return {name: torch.cat([value, second[name]]) for name, value in first.items()}

@@ -1,5 +1,6 @@
 """What the seam asks of a source."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -14,6 +15,10 @@ class Source(Protocol):
 
     horizon: int
     """How many steps beyond the first a window must hold."""
+
+    sizes: Mapping[str, int]
+    """What an objective must know of the pairs besides the dimension of queries, as keyword arguments: `action_dim`
+    where `Pairs.context` has actions, `local_dim` where keys are vectors of a feature map."""
 
     def __call__(self, window: Window, generator: torch.Generator) -> Pairs:
         """Encode the window's observations; gradient flows into the host's encoder through `Pairs.query`."""

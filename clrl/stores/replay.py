@@ -139,3 +139,16 @@ class ReplayWindow:
         if self.rows.vec_normalize is None:
             return found
         return leaves(self.rows.vec_normalize.normalize_obs(found if isinstance(source, dict) else found[""]))
+
+    def action(self, offset: int) -> np.ndarray:
+        """Actions at time t + offset, which the host has scaled already."""
+        buffer = self.rows.buffer
+        return np.asarray(buffer.actions[(self.row + offset) % buffer.buffer_size, self.env])
+
+    def reward(self, offset: int) -> np.ndarray:
+        """Rewards at time t + offset, normalised where the host's are."""
+        buffer = self.rows.buffer
+        found = buffer.rewards[(self.row + offset) % buffer.buffer_size, self.env]
+        if self.rows.vec_normalize is not None:
+            found = self.rows.vec_normalize.normalize_reward(found)
+        return np.asarray(found, dtype=np.float32)

@@ -38,11 +38,12 @@ class RingBuffer:
         rows: capacity over all environments together, in frames.
         n_envs: number of parallel environments E.
         leaves: the leaves of the observation space.
+        action: how one action is stored.
     """
 
     kind = "ring buffer"
 
-    def __init__(self, rows: int, n_envs: int, leaves: Mapping[str, Leaf]):
+    def __init__(self, rows: int, n_envs: int, leaves: Mapping[str, Leaf], action: Leaf):
         self.leaves = dict(leaves)
         self.history = max(leaf.stack for leaf in self.leaves.values()) - 1
         self.length = rows // n_envs
@@ -57,6 +58,8 @@ class RingBuffer:
             else np.empty((n_envs, self.length, *leaf.shape), leaf.dtype)
             for name, leaf in self.leaves.items()
         }
+        self.actions = np.zeros((n_envs, self.length, *action.shape), action.dtype)
+        self.rewards = np.zeros((n_envs, self.length), np.float32)
         self.age = np.zeros((n_envs, self.length), dtype=np.int32)  # steps since the episode began
         self.written = np.zeros(n_envs, dtype=np.int64)  # rows ever written, so the write head is written % length
         self.next_age = np.zeros(n_envs, dtype=np.int32)
@@ -73,12 +76,14 @@ class RingBuffer:
         """Say that what comes next does not continue what came before (the environments may have been reset)."""
         self.next_age[:] = 0
 
-    def add(self, observations: Observations, dones: np.ndarray) -> None:
-        """Append one observation per environment.
+    def add(self, observations: Observations, dones: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> None:
+        """Append one time step per environment.
 
         Args:
             observations: leaves `(E, ...)`, what the policy acted on.
             dones: `(E,)` bool, whether the action taken there ended the episode (terminated or truncated).
+            actions: `(E, ...)`, the actions taken there.
+            rewards: `(E,)`, what they earned.
         """
         if self.history:
             for env in np.flatnonzero((self.next_age == 0) | ~self._continues(observations)):
@@ -89,6 +94,8 @@ class RingBuffer:
             frames[self._envs, column] = (
                 observations[name][:, -frames.shape[2] :] if self.leaves[name].stack > 1 else (observations[name])
             )
+        self.actions[self._envs, column] = actions.reshape(len(self._envs), *self.actions.shape[2:])
+        self.rewards[self._envs, column] = rewards
         self.age[self._envs, column] = self.next_age
         self.written += 1
         if dones.any():
@@ -151,6 +158,8 @@ class RingBuffer:
         tensors = {f"frames.{name}": torch.from_numpy(frames[:, :rows]) for name, frames in self.frames.items()}
         tensors |= {f"last.{name}": torch.from_numpy(values) for name, values in self.last.items()}
         tensors["age"] = torch.from_numpy(self.age[:, :rows])
+        tensors["actions"] = torch.from_numpy(self.actions[:, :rows])
+        tensors["rewards"] = torch.from_numpy(self.rewards[:, :rows])
         values = {
             "kind": self.kind,
             "length": self.length,
@@ -182,6 +191,8 @@ class RingBuffer:
         for name, frames in self.frames.items():
             frames[:, :rows] = tensors[f"frames.{name}"].numpy()
         self.age[:, :rows] = tensors["age"].numpy()
+        self.actions[:, :rows] = tensors["actions"].numpy()
+        self.rewards[:, :rows] = tensors["rewards"].numpy()
         self.last = {
             name.removeprefix("last."): value.numpy() for name, value in tensors.items() if name.startswith("last.")
         }
@@ -199,6 +210,14 @@ class RingWindow:
     def observation(self, offset: int) -> Observations:
         """Raw observations at time t + offset; see :class:`~contraux.clrl.stores.window.Window`."""
         return {name: self._leaf(name, offset) for name in self.ring.leaves}
+
+    def action(self, offset: int) -> np.ndarray:
+        """Actions at time t + offset."""
+        return self.ring.actions[self.env, (self.row + offset) % self.ring.length]
+
+    def reward(self, offset: int) -> np.ndarray:
+        """Rewards at time t + offset."""
+        return self.ring.rewards[self.env, (self.row + offset) % self.ring.length]
 
     def _leaf(self, name: str, offset: int) -> np.ndarray:
         frames, leaf = self.ring.frames[name], self.ring.leaves[name]

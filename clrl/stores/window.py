@@ -16,6 +16,14 @@ class Window(Protocol):
         """Raw observations `(N, ...)` at time t + offset, 0 <= offset <= horizon."""
         ...
 
+    def action(self, offset: int) -> np.ndarray:
+        """Actions `(N, ...)` taken at time t + offset, 0 <= offset < horizon; a bounded Box is scaled to [-1, 1]."""
+        ...
+
+    def reward(self, offset: int) -> np.ndarray:
+        """Rewards `(N,)` for these actions, as the host learns from them."""
+        ...
+
 
 class Store(Protocol):
     """Past observations to draw windows from."""

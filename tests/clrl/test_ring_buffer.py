@@ -14,13 +14,22 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+ACTION = Leaf((), np.dtype(np.int64))
+
+
+def add(ring, observations, dones):
+    """Add a time step whose action and reward say how many have been added before it, in its environment."""
+    env = np.arange(len(dones))
+    ring.add(observations, dones, ring.written * 10 + env, ring.written / 2 + env)
+
+
 def numbered(step, n_envs):
     """An observation that says where it comes from: (environment, step)."""
     return {"": np.array([[env, step] for env in range(n_envs)], dtype=np.float32)}
 
 
 def vector_ring(rows, n_envs):
-    return RingBuffer(rows, n_envs, {"": Leaf((2,), np.dtype(np.float32))})
+    return RingBuffer(rows, n_envs, {"": Leaf((2,), np.dtype(np.float32))}, ACTION)
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,7 +46,7 @@ def test_windows_never_cross_an_episode_end_or_the_write_head(n_envs, length, st
     ends = []
     for step in range(steps):
         dones = rng.random(n_envs) < 0.2
-        ring.add(numbered(step, n_envs), dones)
+        add(ring, numbered(step, n_envs), dones)
         ends.append(dones)
     allowed = {
         (env, t)
@@ -63,7 +72,7 @@ def test_windows_never_cross_an_episode_end_or_the_write_head(n_envs, length, st
 def test_every_allowed_window_is_drawn_about_equally_often():
     ring = vector_ring(100, 2)
     for step in range(20):
-        ring.add(numbered(step, 2), np.array([step == 9, False]))
+        add(ring, numbered(step, 2), np.array([step == 9, False]))
     drawn = np.concatenate([ring.sample(30, 2, generator(seed)).observation(0)[""] for seed in range(400)])
     counts = np.unique(drawn, axis=0, return_counts=True)[1]
     assert len(counts) == 8 + 8 + 18  # env 0: 0-7 and 10-17; env 1: 0-17
@@ -93,14 +102,14 @@ class Stacker:
 def test_stacked_frames_come_out_as_they_went_in(repeat, n_channels):
     rng = np.random.default_rng(0)
     n_envs, stack, steps = 2, 4, 300
-    ring = RingBuffer(160, n_envs, {"": Leaf((stack * n_channels, 5, 6), np.dtype(np.uint8), stack)})
+    ring = RingBuffer(160, n_envs, {"": Leaf((stack * n_channels, 5, 6), np.dtype(np.uint8), stack)}, ACTION)
     stacker, given, starts = Stacker(n_envs, stack, repeat), {}, np.ones(n_envs, bool)
     for step in range(steps):
         frames = rng.integers(0, 256, (n_envs, n_channels, 5, 6), dtype=np.uint8)
         frames[:, 0, 0, 0], frames[:, 0, 0, 1], frames[:, 0, 0, 2] = np.arange(n_envs), step % 250, step // 250
         observation = stacker(frames, starts)
         dones = rng.random(n_envs) < 0.07
-        ring.add({"": observation}, dones)
+        add(ring, {"": observation}, dones)
         for env in range(n_envs):
             given[env, step] = observation[env]
         starts = dones
@@ -117,10 +126,10 @@ def test_stacked_frames_come_out_as_they_went_in(repeat, n_channels):
 
 
 def test_a_frame_that_does_not_continue_the_stack_starts_anew():
-    ring = RingBuffer(40, 1, {"": Leaf((3, 2, 2), np.dtype(np.uint8), 3)})
+    ring = RingBuffer(40, 1, {"": Leaf((3, 2, 2), np.dtype(np.uint8), 3)}, ACTION)
     observations = [np.random.default_rng(i).integers(0, 256, (1, 3, 2, 2), dtype=np.uint8) for i in range(8)]
     for observation in observations:  # unrelated stacks, no episode end is reported
-        ring.add({"": observation}, np.array([False]))
+        add(ring, {"": observation}, np.array([False]))
     found = ring.sample(24, 0, generator()).observation(0)[""]
     assert {image.tobytes() for image in found} <= {image.tobytes() for image in observations}
     assert ring.sample(24, 1, generator()) is None
@@ -128,18 +137,18 @@ def test_a_frame_that_does_not_continue_the_stack_starts_anew():
 
 def test_each_frame_is_stored_once():
     leaf = Leaf((4, 84, 84), np.dtype(np.uint8), 4)
-    ring = RingBuffer(1000, 4, {"": leaf})
+    ring = RingBuffer(1000, 4, {"": leaf}, ACTION)
     assert ring.nbytes == 1000 * 84 * 84
 
 
 def test_dict_leaves_stay_aligned():
     leaves = {"image": Leaf((2, 3, 3), np.dtype(np.uint8), 2), "vector": Leaf((1,), np.dtype(np.float32))}
-    ring = RingBuffer(60, 1, leaves)
+    ring = RingBuffer(60, 1, leaves, ACTION)
     frames = [np.full((1, 1, 3, 3), 0, np.uint8)]
     for step in range(1, 25):
         frames.append(np.full((1, 1, 3, 3), step, np.uint8))
         stacked = np.concatenate(frames[-2:], axis=1)
-        ring.add({"image": stacked, "vector": np.array([[step]], np.float32)}, np.array([step % 9 == 0]))
+        add(ring, {"image": stacked, "vector": np.array([[step]], np.float32)}, np.array([step % 9 == 0]))
     window = ring.sample(20, 2, generator())
     for offset in (0, 2):
         observation = window.observation(offset)
@@ -148,10 +157,10 @@ def test_dict_leaves_stay_aligned():
 
 def test_too_few_rows_is_no_error_and_too_long_a_k_is():
     ring = vector_ring(100, 1)
-    ring.add(numbered(0, 1), np.array([False]))
+    add(ring, numbered(0, 1), np.array([False]))
     assert ring.sample(8, 1, generator()) is None
     for step in range(1, 30):
-        ring.add(numbered(step, 1), np.array([step % 6 == 5]))
+        add(ring, numbered(step, 1), np.array([step % 6 == 5]))
     with pytest.raises(ValueError, match=r"got k=6, while the longest of them has 6 steps"):
         ring.sample(8, 6, generator())
     assert ring.sample(8, 5, generator()) is not None
@@ -159,7 +168,7 @@ def test_too_few_rows_is_no_error_and_too_long_a_k_is():
 
 def test_a_ring_too_small_for_one_window_is_refused():
     with pytest.raises(ValueError, match="buffer_size must hold at least 5 frames per environment, got 8 for 2"):
-        RingBuffer(8, 2, {"": Leaf((4, 5, 5), np.dtype(np.uint8), 4)})
+        RingBuffer(8, 2, {"": Leaf((4, 5, 5), np.dtype(np.uint8), 4)}, ACTION)
 
 
 def test_state_round_trip_goes_on_as_if_nothing_happened():
@@ -167,7 +176,7 @@ def test_state_round_trip_goes_on_as_if_nothing_happened():
 
     def feed(ring, steps):
         for step in steps:
-            ring.add(numbered(step, 2), rng.random(2) < 0.1)
+            add(ring, numbered(step, 2), rng.random(2) < 0.1)
 
     ring = vector_ring(40, 2)
     feed(ring, range(33))
