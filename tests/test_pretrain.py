@@ -2,33 +2,24 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from launcher import Launcher
 from PIL import Image
 from safetensors.torch import load_file
 
 from contraux.core.encoders import load_encoder
 
-PROGRAM = Path(sys.executable).with_name("contraux")
 SMALL = ["batch_size=128", "threads=1", "evaluation=false", "pictures=false", "device=cpu"]
 
 
-def environment(**more):
-    return {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **more}
-
-
-def pretrain(*words, cwd, timeout=240, **more):
-    return subprocess.run(
-        [PROGRAM, "pretrain", *words], cwd=cwd, env=environment(**more), capture_output=True, text=True,
-        timeout=timeout, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def contraux(tmp_path_factory):
+    launcher = Launcher(tmp_path_factory.mktemp("streams"))
+    yield launcher
+    launcher.close()
 
 
 def losses(run):
@@ -41,23 +32,8 @@ def rows(run):
     return max(len(path.read_text().splitlines()) - 1, 0) if path.exists() else 0
 
 
-def start(*words, cwd):
-    return subprocess.Popen(
-        [PROGRAM, "pretrain", *words], cwd=cwd, env=environment(), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_until(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_a_run_leaves_an_encoder_pictures_and_a_table(tmp_path):
-    done = pretrain("epochs=2", "hydra.run.dir=run", "threads=1", cwd=tmp_path)
+def test_a_run_leaves_an_encoder_pictures_and_a_table(tmp_path, contraux):
+    done = contraux.run("pretrain", "epochs=2", "hydra.run.dir=run", "threads=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "linear_1_shot" in done.stdout and "knn" in done.stdout
     assert "run/encoder" in done.stdout
@@ -72,63 +48,58 @@ def test_a_run_leaves_an_encoder_pictures_and_a_table(tmp_path):
     assert encoder.metadata["method"] == "SimCLR"
     assert encoder.input_shape == (1, 8, 8)
     assert encoder(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape == (2, 128)
-    again = pretrain("epochs=2", "hydra.run.dir=run", cwd=tmp_path)
+    again = contraux.run("pretrain", "epochs=2", "hydra.run.dir=run", cwd=tmp_path)
     assert again.returncode == 2
-    assert "run already holds a run: resume=" in again.stderr
+    assert "run already holds a run: " in again.stderr
 
 
 @pytest.mark.parametrize("method", ["simclr", "moco"])
-def test_killed_at_any_step_and_resumed_the_run_is_the_uninterrupted_one(tmp_path, method):
-    line = [f"method={method}", "epochs=6", *SMALL, "trainer.log_every=1"]
-    whole = pretrain(*line, "hydra.run.dir=whole", cwd=tmp_path)
+def test_killed_at_any_step_and_resumed_the_run_is_the_uninterrupted_one(tmp_path, contraux, method):
+    line = ["pretrain", f"method={method}", "epochs=6", *SMALL, "trainer.log_every=1"]
+    whole = contraux.run(*line, "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     line.append("trainer.checkpoint_every=4")
-    process = start(*line, "hydra.run.dir=killed", cwd=tmp_path)
-    wait_until(lambda: rows(tmp_path / "killed") >= 10, process)
-    process.send_signal(signal.SIGKILL)
+    process = contraux.start(*line, "hydra.run.dir=killed", cwd=tmp_path)
+    process.wait_until(lambda: rows(tmp_path / "killed") >= 10)
+    process.kill(signal.SIGKILL)
     process.wait()
-    process.communicate()
     assert rows(tmp_path / "killed") < 54
     wait = ["trainer.log_every=1", "trainer.checkpoint_every=7"]
-    process = start("resume=killed", *wait, cwd=tmp_path)  # and once more, at another step
-    wait_until(lambda: rows(tmp_path / "killed") >= 23, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = pretrain("resume=killed", cwd=tmp_path)
+    process = contraux.start("pretrain", "resume=killed", *wait, cwd=tmp_path)  # and once more, at another step
+    process.wait_until(lambda: rows(tmp_path / "killed") >= 23)
+    process.kill(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = contraux.run("pretrain", "resume=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     one, other = tmp_path / "whole", tmp_path / "killed"
     assert (one / "progress.csv").read_bytes() == (other / "progress.csv").read_bytes()
     weights, same = (load_file(run / "encoder" / "model.safetensors") for run in (one, other))
     assert weights.keys() == same.keys()
     assert all(torch.equal(weights[name], same[name]) for name in weights)
-    again = pretrain("resume=killed", cwd=tmp_path)
+    again = contraux.run("pretrain", "resume=killed", cwd=tmp_path)
     assert again.returncode == 2 and "is completed" in again.stderr
 
 
-def test_a_signal_ends_it_with_a_checkpoint(tmp_path):
-    process = start("epochs=200", *SMALL, "hydra.run.dir=run", "trainer.log_every=1", cwd=tmp_path)
-    wait_until(lambda: rows(tmp_path / "run") >= 3, process)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped by SIGINT" in out and "contraux pretrain resume=run" in out
+def test_a_signal_ends_it_with_a_checkpoint(tmp_path, contraux):
+    line = ["pretrain", "epochs=200", *SMALL, "hydra.run.dir=run", "trainer.log_every=1"]
+    process = contraux.start(*line, cwd=tmp_path)
+    process.wait_until(lambda: rows(tmp_path / "run") >= 3)
+    process.kill(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "stopped by SIGINT" in process.stdout and "contraux pretrain resume=run" in process.stdout
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert result["step"] == rows(tmp_path / "run")
 
 
-def test_two_processes_follow_the_curve_of_one(tmp_path):
+def test_two_processes_follow_the_curve_of_one(tmp_path, contraux):
     """Two gloo processes of 64 rows and one of 128: an encoder without batch statistics, whose gradients are summed."""
     line = ["epochs=3", *SMALL, "encoder=small_cnn", "encoder.norm=group", "method.projection.batch_norm=false"]
     line += ["optimizer=sgd", "optimizer.lr=0.02"]  # Adam and large rates enlarge rounding
-    done = pretrain(*line, "hydra.run.dir=one", cwd=tmp_path)
+    done = contraux.run("pretrain", *line, "hydra.run.dir=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    launch = [PROGRAM.with_name("torchrun"), "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "contraux", "pretrain", *line, "hydra.run.dir=two"], cwd=tmp_path, env=environment(),
-        capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = contraux.together(2, "pretrain", *line, "hydra.run.dir=two", cwd=tmp_path)
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     assert result["processes"] == 2
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -136,10 +107,11 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
     assert two == pytest.approx(one, abs=1e-5)
 
 
-def test_parts_by_name_and_what_does_not_fit(tmp_path):
-    done = pretrain(
-        "epochs=1", *SMALL, "loss=decoupled", "sampler=hardest", "sampler.k=16", "hydra.run.dir=a", cwd=tmp_path
-    )
+def test_parts_by_name_and_what_does_not_fit(tmp_path, contraux):
+    done = contraux.run(
+        "pretrain", "epochs=1", *SMALL, "loss=decoupled", "sampler=hardest", "sampler.k=16", "hydra.run.dir=a",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for words, sentence in [
         (["method=simclr", "loss=vicreg"], "Contrastive needs a loss of a similarity matrix"),
@@ -151,17 +123,17 @@ def test_parts_by_name_and_what_does_not_fit(tmp_path):
         (["data=folder", "data.path=nowhere"], "nowhere"),
         (["resume=nowhere"], "resume must be a run folder"),
     ]:
-        done = pretrain(*SMALL, *words, cwd=tmp_path)
+        done = contraux.run("pretrain", *SMALL, *words, cwd=tmp_path)
         assert done.returncode == 2, (words, done.stderr)
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_a_resumed_config_that_names_foreign_code_is_shown_first(tmp_path):
+def test_a_resumed_config_that_names_foreign_code_is_shown_first(tmp_path, contraux):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("optimizer:\n  _target_: os.system\n  command: touch broken\n")
-    done = pretrain("resume=run", cwd=tmp_path)
+    done = contraux.run("pretrain", "resume=run", cwd=tmp_path)
     assert done.returncode == 2
     assert "would run os.system" in done.stderr
     assert not (tmp_path / "broken").exists()
