@@ -13,9 +13,11 @@ import types
 import warnings
 import weakref
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+
+Kind = TypeVar("Kind")
 
 
 class Attachment(Protocol):
@@ -43,6 +45,10 @@ class Watch:
     def of_kind(self, kind: type) -> int:
         """How many attachments of a kind the model has met and are still in use."""
         return sum(met() is not None and known is kind for met, known, _ in self._met)
+
+    def in_use(self, kind: type[Kind]) -> list[Kind]:
+        """The attachments of a kind that are still in use."""
+        return [found for met, *_ in self._met if isinstance(found := met(), kind)]
 
     def during_update(self, model: BaseAlgorithm) -> ExitStack:
         """Attach all that take part in the current `learn`; warn once a `learn` of a kind of which none does."""
@@ -94,6 +100,11 @@ def watch(model: BaseAlgorithm, attachment: Attachment, description: str) -> Non
 def peers(model: BaseAlgorithm, attachment: Attachment) -> int:
     """How many attachments of this kind the model has, this one included."""
     return _WATCHES[model].of_kind(type(attachment))
+
+
+def attachments(model: BaseAlgorithm, kind: type[Kind]) -> list[Kind]:
+    """Return the attachments of a kind that the model has met and are still in use."""
+    return [] if model not in _WATCHES else _WATCHES[model].in_use(kind)
 
 
 def _blank(algorithm: type[BaseAlgorithm]) -> BaseAlgorithm:

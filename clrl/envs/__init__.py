@@ -7,13 +7,16 @@ from typing import Any
 
 import gymnasium
 
+from .grid import OneHotGrid, minigrid
 from .noisy_state import NoisyState
 
-__all__ = ["NoisyState", "noisy_acrobot", "noisy_cartpole", "noisy_pendulum", "register"]
+__all__ = ["NoisyState", "OneHotGrid", "minigrid", "noisy_acrobot", "noisy_cartpole", "noisy_pendulum", "register"]
 
 
 def register() -> None:
-    """Register `contraux/NoisyCartPole-v1`, `NoisyAcrobot-v1` and `NoisyPendulum-v1`; again changes nothing."""
+    """Register `contraux/NoisyCartPole-v1`, `NoisyAcrobot-v1`, `NoisyPendulum-v1`, `MiniGrid-v1`; twice is as once."""
+    if "contraux/MiniGrid-v1" not in gymnasium.registry:
+        gymnasium.register("contraux/MiniGrid-v1", entry_point=f"{__name__}:minigrid", disable_env_checker=True)
     for name in ("CartPole", "Acrobot", "Pendulum"):
         id = f"contraux/Noisy{name}-v1"
         if id not in gymnasium.registry:
