@@ -39,6 +39,18 @@ class ActionCode:
             f"got {self.space}"
         )
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The sizes of the one-hot blocks that make up the code: one for each choice, none where it holds values.
+
+        `(4,)` for Discrete(4), `(2, 3)` for MultiDiscrete([2, 3]), `()` for Box and MultiBinary.
+        """
+        if isinstance(self.space, spaces.Discrete):
+            return (int(self.space.n),)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            return tuple(int(n) for n in self.space.nvec.reshape(-1))
+        return ()
+
     def scaled(self, actions: np.ndarray) -> np.ndarray:
         """Actions as an environment takes them -> as replay buffers store them: a bounded Box in [-1, 1]."""
         if not isinstance(self.space, spaces.Box):

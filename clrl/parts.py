@@ -19,8 +19,8 @@ def build_parts(config: Any, encoder: nn.Module, observer: Observer, *, trusted:
         trusted: whether the config may name code outside contraux.
 
     Raises:
-        ValueError: the source does not provide what the objective looks at, or the other way round; also what their
-            constructors find wrong.
+        ValueError: the source does not provide what the objective looks at, or the objective looks at nothing of what
+            the source provides; also what their constructors find wrong.
     """
     source = build(config.source, trusted=trusted)(encoder, observer)
     factory = build(config.module, trusted=trusted)
@@ -29,10 +29,10 @@ def build_parts(config: Any, encoder: nn.Module, observer: Observer, *, trusted:
         for name, parameter in inspect.signature(factory).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     }
-    if taken != set(source.sizes):
+    if not taken <= set(source.sizes) or (source.sizes and not taken):
         raise ValueError(
             f"source and module of an objective must fit: {type(source).__name__} provides the sizes "
             f"{sorted(source.sizes)}, got a module {config.module['_target_'].rsplit('.', 1)[-1]} that needs "
             f"{sorted(taken)}"
         )
-    return source, factory(encoder.features_dim, **source.sizes)
+    return source, factory(encoder.features_dim, **{name: source.sizes[name] for name in taken})

@@ -23,6 +23,7 @@ class Sequences(nn.Module):
         past    (N, P, D)  features of o_{t-P} … o_{t-1}, with gradient, where `past` > 0
         action  (N, k, A)  codes of a_t … a_{t+k-1}, where `actions`
         reward  (N, k)     rewards for these actions, where `rewards`
+        view    (N, D)     features of another view of o_t, encoded as keys are, where `second_view`
 
     Windows lie within one episode, so that recurrent contexts need no padding.
 
@@ -37,6 +38,7 @@ class Sequences(nn.Module):
         views: the view of each kind of leaf; every observation is seen through its own draw.
         actions: whether the context has actions.
         rewards: whether it has rewards.
+        second_view: whether it has another view of the query's observation.
 
     Raises:
         ValueError: a number out of range, or actions of a space that has no code.
@@ -54,12 +56,16 @@ class Sequences(nn.Module):
         views: Views | None = None,
         actions: bool = False,
         rewards: bool = False,
+        second_view: bool = False,
     ):
         super().__init__()
         self.k, self.past, self.keys = whole("k", k, 1), whole("past", past, 0), choice("keys", keys, ("all", "last"))
         self.horizon = self.past + self.k
         self.actions, self.rewards = actions, rewards
-        self.sizes = {"action_dim": observer.actions.size} if actions else {}
+        self.second_view = second_view
+        self.sizes: dict[str, int | tuple[int, ...]] = {}
+        if actions:
+            self.sizes = {"action_dim": observer.actions.size, "action_choices": observer.actions.choices}
         self.views: Views = dict(views or {})
         self.observer = observer
         self._encoder = (encoder,)  # in a tuple: the host's module is not registered as ours
@@ -71,6 +77,8 @@ class Sequences(nn.Module):
         steps = self.k if self.keys == "all" else 1
         own = [self._see(window, offset, generator) for offset in range(self.past + 1)]
         keys = [self._see(window, self.horizon - back, generator) for back in reversed(range(steps))]
+        if self.second_view:
+            keys.append(self._see(window, self.past, generator))
         encode = self._encoder[0].forward
         if self.key_gradient:
             features = encode(stack(own + keys))
@@ -85,6 +93,8 @@ class Sequences(nn.Module):
         if self.past:
             context["past"] = seen[: self.past * n].unflatten(0, (self.past, n)).transpose(0, 1)
         taken = range(self.past, self.horizon)
+        if self.second_view:
+            key, context["view"] = key[: steps * n], key[steps * n :]
         if self.actions:
             codes = [self.observer.actions.encode(window.action(offset), key.device) for offset in taken]
             context["action"] = torch.stack(codes, dim=1)

@@ -115,7 +115,7 @@ def sample(**settings):
 @pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
 def test_rows_are_where_the_contract_says(momentum):
     source, pairs, window, encoder = sample(k=2, past=2, momentum=momentum, actions=True, rewards=True)
-    assert source.sizes == {"action_dim": 3} and source.horizon == 4
+    assert source.sizes == {"action_dim": 3, "action_choices": (3,)} and source.horizon == 4
     np.testing.assert_array_equal(pairs.query.detach(), window.observation(2)[""])
     np.testing.assert_array_equal(pairs.key[:16].detach(), window.observation(3)[""])
     np.testing.assert_array_equal(pairs.key[16:].detach(), window.observation(4)[""])
@@ -137,6 +137,25 @@ def test_the_last_step_alone():
     assert pairs.key.shape == pairs.query.shape and pairs.context == {}
 
 
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
+@pytest.mark.parametrize(("keys", "rows"), [("all", 32), ("last", 16)])
+def test_another_view_of_the_query(momentum, keys, rows):
+    def noise(x, generator):
+        return x + torch.rand(x.shape, generator=generator) / 2
+
+    _, pairs, window, encoder = sample(
+        k=2, past=1, keys=keys, momentum=momentum, second_view=True, views={"vector": noise}
+    )
+    now = torch.as_tensor(window.observation(1)[""])
+    for seen in (pairs.query, pairs.context["view"]):
+        assert ((seen - now > 0) & (seen - now < 0.5)).all()
+    assert not torch.equal(pairs.query, pairs.context["view"])
+    ahead = torch.as_tensor(window.observation(3)[""])
+    assert len(pairs.key) == rows and ((pairs.key[-16:] - ahead > 0) & (pairs.key[-16:] - ahead < 0.5)).all()
+    assert pairs.context["view"].requires_grad == pairs.key.requires_grad == (momentum is None)
+    assert encoder.passes == {None: 1, 0.0: 2, 0.9: 1}[momentum]
+
+
 def test_recurrent_policies_give_sequences_without_padding():
     model = RecurrentPPO("MlpLstmPolicy", _envs(), n_steps=32, batch_size=16, n_epochs=1, policy_kwargs=dict(ENCODER))
     auxiliary = ContrastiveAuxiliary("temporal", batch_size=16)
@@ -154,10 +173,11 @@ def test_codes_of_actions():
     discrete = ActionCode(spaces.Discrete(3, start=5))
     assert discrete.encode(np.array([[5], [7]]), CPU).tolist() == [[1, 0, 0], [0, 0, 1]]
     several = ActionCode(spaces.MultiDiscrete([2, 3]))
-    assert several.size == 5
+    assert several.size == 5 and several.choices == (2, 3) and discrete.choices == (3,)
     assert several.encode(np.array([[1, 2]]), CPU).tolist() == [[0, 1, 0, 0, 1]]
     binary = ActionCode(spaces.MultiBinary(3))
     assert binary.encode(np.array([[1, 0, 1]]), CPU).tolist() == [[1, 0, 1]]
+    assert binary.choices == box.choices == ()  # values, not choices
 
 
 def test_bad_parts_are_refused_in_one_sentence():
@@ -172,6 +192,7 @@ def test_bad_parts_are_refused_in_one_sentence():
         "temporal", "source={_target_: contraux.clrl.sources.Sequences, _partial_: true, k: 1, actions: true}"
     )
     with pytest.raises(
-        ValueError, match=r"Sequences provides the sizes \['action_dim'\], got a module Contrastive .*\[\]"
+        ValueError,
+        match=r"Sequences provides the sizes \['action_choices', 'action_dim'\], got a module Contrastive .*\[\]",
     ):
         build_parts(config, encoder, observer)
