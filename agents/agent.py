@@ -11,6 +11,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..clrl import ContrastiveAuxiliary, vector_encoder
+from ..clrl.exploration import NoveltyBonus
 from .auxiliary import with_auxiliary
 
 
@@ -19,6 +20,7 @@ def make_agent(
     env: VecEnv,
     *,
     auxiliary: ContrastiveAuxiliary | None = None,
+    exploration: NoveltyBonus | None = None,
     encoder: Callable[..., dict[str, Any]] | None = None,
     policy: str | None = None,
     policy_kwargs: Mapping[str, Any] | None = None,
@@ -29,7 +31,8 @@ def make_agent(
     Args:
         algorithm: class of the model.
         env: its training environments.
-        auxiliary: what the model trains with beside its own objective; None makes the plain algorithm.
+        auxiliary: what the model trains with beside its own objective, if anything.
+        exploration: what rewards it beside the environment, if anything; with neither it is the plain algorithm.
         encoder: makes `policy_kwargs` with a pretrained encoder from the others, as a partial of
             `contraux.clrl.pretrained_encoder` does; None leaves the encoder to `policy_kwargs`.
         policy: alias of a policy; None chooses MultiInput for Dict observations, Cnn for images, else Mlp.
@@ -46,8 +49,8 @@ def make_agent(
     hyperparameters = {name: tuple(x) if isinstance(x, list) else x for name, x in hyperparameters.items()}
     if encoder is None and not has_images(env.observation_space):
         policy_kwargs = {**vector_encoder(), **policy_kwargs}
-    kind: Any = algorithm if auxiliary is None else with_auxiliary(algorithm)
-    own = {} if auxiliary is None else {"auxiliary": auxiliary}
+    own = {} if auxiliary is None and exploration is None else {"auxiliary": auxiliary, "exploration": exploration}
+    kind: Any = with_auxiliary(algorithm) if own else algorithm
     try:
         if encoder is not None:
             # An algorithm may choose its policy's optimizer (A2C does), on which the encoder's mode may build.

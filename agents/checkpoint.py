@@ -7,6 +7,7 @@ and Python's generators. The environments are not saved: a resumed run starts ne
 
 import json
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her import HerReplayBuffer
 
 from ..core.files import existing, whole_folder
 
@@ -38,17 +40,31 @@ def has_checkpoint(run: Path) -> bool:
     return existing(run / FOLDER) is not None
 
 
-def load_checkpoint(algorithm: type[BaseAlgorithm], run: Path, env: VecEnv, device: str) -> BaseAlgorithm:
-    """Return the model of a run's checkpoint on new environments, and put the global generators where they were."""
+def load_checkpoint(
+    algorithm: type[BaseAlgorithm], run: Path, env: VecEnv, device: str, **arguments: Any
+) -> BaseAlgorithm:
+    """Return the model of a run's checkpoint on new environments, and put the global generators where they were.
+
+    `arguments` are what else the algorithm's `load` takes.
+    """
     folder = existing(run / FOLDER)
     if folder is None:
         raise ValueError(f"{run} must hold a checkpoint, found none")
-    model = algorithm.load(folder / "model.zip", env=env, device=device)
+    model = algorithm.load(folder / "model.zip", env=env, device=device, **arguments)
     buffer = folder / "replay_buffer.safetensors"
     if buffer.exists():
         load_replay_buffer(model.replay_buffer, buffer)  # type: ignore[attr-defined]
+        end_last_episodes(model.replay_buffer)  # type: ignore[attr-defined]
     load_random_state(folder / "random.safetensors")
     return model
+
+
+def end_last_episodes(buffer: Any) -> None:
+    """End the episodes that a hindsight buffer was in, which new environments do not continue."""
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it does so
+            buffer.truncate_last_trajectory()
 
 
 def save_replay_buffer(buffer: Any, path: Path) -> None:
