@@ -1,5 +1,6 @@
 """Views: where positives come from. Each is `view(x, generator) -> Tensor`, with parameters of its own per sample."""
 
+from .chain import Chain
 from .crop import RandomCrop
 from .image import (
     ColorJitter,
@@ -10,6 +11,7 @@ from .image import (
     RandomResizedCrop,
     RandomSolarize,
 )
+from .intensity import Intensity
 from .noise import VectorNoise
 from .pair import TwoViews, ViewFactory
 from .protocol import View
@@ -17,9 +19,11 @@ from .shift import RandomShift
 from .vector import StandardisedNoise
 
 __all__ = [
+    "Chain",
     "ColorJitter",
     "GaussianBlur",
     "ImageAugmentation",
+    "Intensity",
     "PixelShift",
     "RandomCrop",
     "RandomGrayscale",

@@ -12,6 +12,7 @@ class View(Protocol):
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return a view of each sample of the batch `x`, on its device.
 
-        Views that move or add keep the dtype; `ImageAugmentation` takes uint8 and returns normalised float32.
+        Views that move or add keep the dtype; `Intensity` makes uint8 float32 in the same units, and
+        `ImageAugmentation` takes uint8 and returns normalised float32.
         """
         ...

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from contraux.core.views import RandomCrop, RandomShift, VectorNoise
+from contraux.core.views import Chain, Intensity, RandomCrop, RandomShift, VectorNoise
 
 
 def generator(seed=0):
@@ -69,11 +69,46 @@ def test_noise_has_its_standard_deviation():
     assert VectorNoise()(x.bfloat16(), generator()).dtype == torch.bfloat16
 
 
+def test_intensity_is_one_factor_an_image():
+    x = images(4000, 2, 3, 3) | 1  # nowhere 0
+    out = Intensity(0.1)(x, generator())
+    assert out.dtype == torch.float32
+    factors = out / x
+    first = factors[:, :1, :1, :1]
+    torch.testing.assert_close(factors, first.expand_as(factors))  # all channels and pixels of an image alike
+    drawn = (first.flatten() - 1) / 0.1
+    torch.testing.assert_close(drawn.abs().max(), torch.tensor(2.0), atol=1e-4, rtol=0)  # clipped there
+    at_the_clip = (drawn.abs() > 1.999).float().mean().item()
+    assert abs(at_the_clip - 0.0455) < 0.012  # P(|e| > 2) of a normal variable
+    inside = drawn[drawn.abs() < 1.999]
+    assert abs(inside.mean().item()) < 0.05 and abs(inside.std().item() - 0.8796) < 0.03  # of a normal cut at 2
+    assert abs((drawn.abs() < 1).float().mean().item() - 0.6827) < 0.03
+
+
+def test_intensity_keeps_floating_types_and_goes_beyond_white():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert Intensity()(images(4, 1, 5, 5, dtype), generator()).dtype == dtype
+    white = torch.full((64, 1, 2, 2), 255, dtype=torch.uint8)
+    assert Intensity(0.05)(white, generator()).amax() > 255
+    assert torch.equal(Intensity(0.0)(white, generator()), white.float())
+
+
+def test_a_chain_is_its_views_in_order_from_one_generator():
+    x, own = images(8, 4, 20, 20), generator(7)
+    expected = Intensity(0.05)(RandomShift(2)(x, own), own)
+    chain = Chain([RandomShift(2), Intensity(0.05)])
+    assert torch.equal(chain(x, generator(7)), expected)
+    assert chain == Chain((RandomShift(2), Intensity(0.05)))
+
+
 CASES = {
     "shift": (RandomShift(4), images(8, 4, 20, 20)),
     "shift_float": (RandomShift(4), images(8, 4, 20, 20, torch.float32)),
     "crop": (RandomCrop(12), images(8, 4, 20, 20)),
     "noise": (VectorNoise(0.1), torch.randn(8, 6)),
+    "intensity": (Intensity(0.05), images(8, 4, 20, 20)),
+    "intensity_float": (Intensity(0.05), images(8, 4, 20, 20, torch.float32)),
+    "chain": (Chain([RandomShift(4), Intensity(0.05)]), images(8, 4, 20, 20)),
 }
 every_view = pytest.mark.parametrize(("view", "x"), CASES.values(), ids=CASES.keys())
 
@@ -111,6 +146,9 @@ def test_memory_layout_does_not_matter(view, x):
         (lambda: RandomShift(0), "pad must be a whole number >= 1, got 0"),
         (lambda: RandomCrop(0), "size must be a whole number >= 1, got 0"),
         (lambda: VectorNoise(-1), "std must be a number >= 0, got -1"),
+        (lambda: Intensity(-1), "scale must be a number >= 0, got -1"),
+        (lambda: Chain([]), "Chain needs at least one view, got none"),
+        (lambda: Intensity()(torch.zeros(8, 3), generator()), r"Intensity needs images \(N, C, H, W\), got \(8, 3\)"),
         (
             lambda: RandomShift()(torch.zeros(8, 3), generator()),
             r"images \(N, C, H, W\), got \(8, 3\); use VectorNoise",
