@@ -8,15 +8,31 @@ from typing import Any
 import gymnasium
 
 from .grid import OneHotGrid, minigrid
+from .minatar import minatar
 from .noisy_state import NoisyState
+from .pixels import pixels
 
-__all__ = ["NoisyState", "OneHotGrid", "minigrid", "noisy_acrobot", "noisy_cartpole", "noisy_pendulum", "register"]
+__all__ = [
+    "NoisyState",
+    "OneHotGrid",
+    "minatar",
+    "minigrid",
+    "noisy_acrobot",
+    "noisy_cartpole",
+    "noisy_pendulum",
+    "pixels",
+    "register",
+]
 
 
 def register() -> None:
-    """Register `contraux/NoisyCartPole-v1`, `NoisyAcrobot-v1`, `NoisyPendulum-v1`, `MiniGrid-v1`; twice is as once."""
-    if "contraux/MiniGrid-v1" not in gymnasium.registry:
-        gymnasium.register("contraux/MiniGrid-v1", entry_point=f"{__name__}:minigrid", disable_env_checker=True)
+    """Register `contraux/MinAtar-v1`, `MiniGrid-v1`, `Pixels-v1` and `NoisyCartPole-v1`, `NoisyAcrobot-v1`,
+    `NoisyPendulum-v1`; twice is as once.
+    """
+    for name in ("MinAtar", "MiniGrid", "Pixels"):
+        if f"contraux/{name}-v1" not in gymnasium.registry:
+            entry_point = f"{__name__}:{name.lower()}"
+            gymnasium.register(f"contraux/{name}-v1", entry_point=entry_point, disable_env_checker=True)
     for name in ("CartPole", "Acrobot", "Pendulum"):
         id = f"contraux/Noisy{name}-v1"
         if id not in gymnasium.registry:
