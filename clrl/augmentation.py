@@ -77,11 +77,4 @@ class ObservationAugmentation(BaseCallback):
     def _augment(
         self, _: Any, inputs: tuple[Tensor | dict[str, Tensor], ...]
     ) -> tuple[Tensor | dict[str, Tensor], ...]:
-        seen = inputs[0]
-        leaves = seen if isinstance(seen, dict) else {"": seen}
-        viewed = {name: self._view(name, value) for name, value in leaves.items()}
-        return (viewed if isinstance(seen, dict) else viewed[""], *inputs[1:])
-
-    def _view(self, name: str, value: Tensor) -> Tensor:
-        view = self.views.get(self.observer.kinds[name])
-        return value if view is None else view(value, self.generator)
+        return (self.observer.viewed(inputs[0], self.views, self.generator), *inputs[1:])

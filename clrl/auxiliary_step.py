@@ -5,7 +5,7 @@ Shape legend: N windows, D features.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ..core.gradient import auxiliary_gradients
-from ..core.pairs import Objective
+from ..core.pairs import Objective, Outcome
+from .gate import gate_factor, gradient_cosine
+from .shared_pass import shared_pass
 from .sidecar import flatten_optimizer, unflatten_optimizer
 from .sources import Source
 from .stores import Store
@@ -29,6 +31,7 @@ class StepSettings(NamedTuple):
     batch_size: int
     learning_rate: float | None
     max_grad_norm: float | None
+    gate: str = "none"
 
 
 class AuxiliaryStep:
@@ -62,22 +65,28 @@ class AuxiliaryStep:
         Adam does not see a constant factor on the loss, so that in separate mode the weight scales the encoder's
         learning rate instead: half the weight moves the encoder half as far in either mode.
         """
-        groups: list[dict[str, Any]] = [{"params": self.head_parameters, "scale": 1.0}] if self.head_parameters else []
+        groups: list[dict[str, Any]] = []
+        if self.head_parameters:
+            groups.append({"params": self.head_parameters, "encoder": False})
         if self.settings.mode == "separate" and self.settings.weight:
-            groups.append({"params": self.encoder_parameters, "scale": self.settings.weight})
+            groups.append({"params": self.encoder_parameters, "encoder": True})
         if not groups:
             return None
         device = self.encoder_parameters[0].device.type
         return torch.optim.Adam(groups, lr=1e-3, fused=device in ("cpu", "cuda"))
 
     @contextmanager
-    def attached(self, store: Store, generator: torch.Generator) -> Iterator[None]:
-        """Join the host's optimizer for as long as the context lasts."""
+    def attached(self, store: Store, generator: torch.Generator, weight: Callable[[], float]) -> Iterator[None]:
+        """Join the host's optimizer for as long as the context lasts; `weight` is asked at each update."""
+        if self.settings.mode == "shared":
+            with shared_pass(self, generator, weight):
+                yield
+            return
 
         def hook(*_: Any) -> None:
             self.host_steps += 1
             if self.host_steps % self.settings.every == 0:
-                self.update(store, generator)
+                self.update(store, generator, weight())
 
         register: Callable[[Any], RemovableHandle] = (
             self.host.register_step_pre_hook if self.settings.mode == "joint" else self.host.register_step_post_hook
@@ -88,35 +97,58 @@ class AuxiliaryStep:
         finally:
             handle.remove()
 
-    def update(self, store: Store, generator: torch.Generator) -> None:
+    def update(self, store: Store, generator: torch.Generator, weight: float) -> None:
         """Draw a batch, take the gradient, and route it; skipped while the store is too empty to fill a batch."""
         window = store.sample(self.settings.batch_size, self.source.horizon, generator)
         if window is None:
             self.skipped += 1
             return
-        with _leaving_no_trace(self._encoder_buffers, self.encoder_parameters[0].device), torch.enable_grad():
+        with self.leaving_no_trace(), torch.enable_grad():
             outcome = self.objective(self.source(window, generator))
             gradients, outcome = auxiliary_gradients(
                 outcome, [*self.encoder_parameters, *self.head_parameters], self.settings.max_grad_norm
             )
         split = len(self.encoder_parameters)
-        if self.settings.weight and self.settings.mode == "joint":
-            _add_to_gradients(self.encoder_parameters, gradients[:split], self.settings.weight)
-        self._step(gradients[:split], gradients[split:])
+        encoder_gradients = gradients[:split]
+        if self.settings.gate != "none":
+            encoder_gradients, outcome = self._gated(encoder_gradients, outcome)
+        if weight and self.settings.mode == "joint":
+            _add_to_gradients(self.encoder_parameters, encoder_gradients, weight)
+        self.conclude(encoder_gradients, gradients[split:], outcome, weight)
+
+    def conclude(
+        self,
+        encoder_gradients: list[Tensor | None],
+        head_gradients: list[Tensor | None],
+        outcome: Outcome,
+        weight: float = 0.0,
+    ) -> None:
+        """Step heads, move what follows without a gradient, and remember the metrics."""
+        self._step(encoder_gradients, head_gradients, weight)
         self.source.update()
         self.objective.update()
         self.updates += 1
         self._remember({"loss": outcome.loss.detach(), **outcome.metrics})
 
-    def _step(self, encoder_gradients: list[Tensor | None], head_gradients: list[Tensor | None]) -> None:
+    def _gated(self, gradients: list[Tensor | None], outcome: Outcome) -> tuple[list[Tensor | None], Outcome]:
+        """The encoder's gradients times the gate's factor; a parameter that either side does not reach counts as 0."""
+        pairs = [(p.grad, g) for p, g in zip(self.encoder_parameters, gradients, strict=True) if g is not None]
+        host = [torch.zeros_like(own) if found is None else found for found, own in pairs]
+        cosine = gradient_cosine(host, [own for _, own in pairs])
+        factor = gate_factor(self.settings.gate, cosine)
+        scaled = [None if gradient is None else gradient * factor for gradient in gradients]
+        return scaled, Outcome(outcome.loss, {**outcome.metrics, "gate/cosine": cosine, "gate/factor": factor})
+
+    def _step(self, encoder_gradients: list[Tensor | None], head_gradients: list[Tensor | None], weight: float) -> None:
         """Step our own optimizer, leaving the host's gradients on the encoder as they are."""
         if self.optimizer is None:
             return
         for group in self.optimizer.param_groups:
-            group["lr"] = (self.settings.learning_rate or self.host.param_groups[0]["lr"]) * group["scale"]
+            scale = weight if group["encoder"] else 1.0
+            group["lr"] = (self.settings.learning_rate or self.host.param_groups[0]["lr"]) * scale
         for parameter, gradient in zip(self.head_parameters, head_gradients, strict=True):
             parameter.grad = gradient
-        if self.settings.mode == "joint":
+        if self.settings.mode != "separate":
             self.optimizer.step()
             return
         host_gradients = [parameter.grad for parameter in self.encoder_parameters]
@@ -125,6 +157,10 @@ class AuxiliaryStep:
         self.optimizer.step()
         for parameter, gradient in zip(self.encoder_parameters, host_gradients, strict=True):
             parameter.grad = gradient
+
+    def leaving_no_trace(self) -> AbstractContextManager[None]:
+        """Keep the global random state and the encoder's buffers as they are, whatever a forward pass does to them."""
+        return _leaving_no_trace(self._encoder_buffers, self.encoder_parameters[0].device)
 
     def _remember(self, metrics: dict[str, Tensor]) -> None:
         self._metrics = tuple(metrics)

@@ -19,11 +19,14 @@ from ..core.preset import preset
 from . import sidecar, state
 from .auxiliary_step import AuxiliaryStep, StepSettings
 from .discovery import choose_encoders
+from .gate import GATES
 from .host_store import check_room, follow, make_store
 from .observations import Observer
 from .parts import build_parts
+from .schedule import SCHEDULES
+from .shared_pass import check_shared
 from .sources import ObservationPairs
-from .stores import ReplayRows
+from .stores import NoStore, ReplayRows, RingBuffer
 from .watch import peers, watch
 
 _FALLBACK_BATCH = 256
@@ -34,9 +37,14 @@ class ContrastiveAuxiliary(BaseCallback):
 
     At every `every`-th step of the optimizer that owns the encoder it draws its own batch, from the replay buffer or,
     where there is none, from a ring buffer it fills during rollouts, and lets the clipped, weighted gradient into that
-    step (`mode="joint"`) or takes a step of its own right after it (`mode="separate"`, as CURL and ATC do). Heads have
-    their own Adam in either mode and are trained on the unweighted loss, so that `weight=0` only watches: the host's
-    weights stay those of a run without the callback, to the last bit.
+    step (`mode="joint"`) or takes a step of its own right after it (`mode="separate"`, as CURL and ATC do; CURL's code
+    steps the encoder twice for each batch, and so does this). With `mode="shared"` it draws nothing: the features that
+    the host makes of its own batch are the queries, keys are other views of the same observations by the momentum
+    encoder, and one backward pass carries both gradients, which saves most of the cost where images are encoded. It
+    serves objectives with k = 0 and keys without a gradient (CURL); the host's own clipping then applies to the sum.
+
+    Heads have their own Adam in every mode and are trained on the unweighted loss, so that `weight=0` only watches:
+    the host's weights stay those of a run without the callback, to the last bit.
 
     Metrics go to the model's logger under `auxiliary/`.
 
@@ -44,7 +52,11 @@ class ContrastiveAuxiliary(BaseCallback):
         objective: a preset's name (`configs/objective/*.yaml`), a config with the same two keys `source` and `module`,
             or an objective module, which is then fed pairs (o_t, o_{t+1}).
         weight: of the auxiliary's gradient, finite, >= 0. In separate mode it scales the encoder's learning rate.
-        mode: `joint` or `separate`.
+        mode: `joint`, `separate` or `shared`.
+        schedule: `constant`, or `linear` or `cosine`: the weight falls to 0 at the end of `learn`.
+        gate: `none`; or, in joint mode, how the encoder's gradient is gated by its cosine with the host's (Du et al.
+            2018, arXiv 1812.02224): `sign` lets it in where that is >= 0, `cosine` multiplies it by max(0, cosine).
+            Cosine and factor are among the metrics.
         encoder: `critic`, `actor` or `all`: whose encoder; one that both share has both roles.
         every: take part in every n-th step of the host's optimizer, an integer >= 1.
         batch_size: windows per update; None takes the model's own batch size, or 256 where it has none.
@@ -66,6 +78,8 @@ class ContrastiveAuxiliary(BaseCallback):
         weight: float = 1.0,
         *,
         mode: str = "joint",
+        schedule: str = "constant",
+        gate: str = "none",
         encoder: str = "critic",
         every: int = 1,
         batch_size: int | None = None,
@@ -78,7 +92,11 @@ class ContrastiveAuxiliary(BaseCallback):
     ):
         super().__init__(verbose)
         self.weight = number("weight", weight, 0.0)
-        self.mode = choice("mode", mode, ("joint", "separate"))
+        self.mode = choice("mode", mode, ("joint", "separate", "shared"))
+        self.schedule = choice("schedule", schedule, tuple(SCHEDULES))
+        self.gate = choice("gate", gate, GATES)
+        if self.gate != "none" and self.mode != "joint":
+            raise ValueError(f"a gate compares gradients that one step joins: it needs mode='joint', got {mode!r}")
         self.encoder = choice("encoder", encoder, ("critic", "actor", "all"))
         self.every = whole("every", every, 1)
         self.batch_size = None if batch_size is None else whole("batch_size", batch_size, 2)
@@ -138,7 +156,7 @@ class ContrastiveAuxiliary(BaseCallback):
         self._seen_timesteps = self.num_timesteps
         if isinstance(self.store, ReplayRows):
             self.store.before_add()
-        else:
+        elif isinstance(self.store, RingBuffer):
             acted_on = cast(np.ndarray, self.model._last_obs)  # or a dict of arrays; set before any step
             taken = np.asarray(self.locals.get("clipped_actions", self.locals["actions"]))
             self.store.add(
@@ -167,15 +185,22 @@ class ContrastiveAuxiliary(BaseCallback):
         policy = model.policy
         chosen = choose_encoders(model, self.encoder)
         self.observer = Observer(policy.observation_space, policy.normalize_images, model.device, model.action_space)
-        self.store = make_store(model, self.observer, self.buffer_size)
+        self.store = NoStore() if self.mode == "shared" else make_store(model, self.observer, self.buffer_size)
         seed = next(s for s in (self.seed, model.seed, int(torch.Generator().seed() % 2**31)) if s is not None)
         self.generator.manual_seed(seed)
         settings = StepSettings(
-            self.weight, self.mode, self.every, self._host_batch(), self.learning_rate, self.max_grad_norm
+            self.weight, self.mode, self.every, self._host_batch(), self.learning_rate, self.max_grad_norm, self.gate
         )
+        if self.mode == "shared" and hasattr(model, "_last_lstm_states"):
+            raise ValueError(
+                "mode='shared' takes the host's batches as they are, got one of padded sequences (a recurrent policy): "
+                "use mode='joint', which draws sequences without padding"
+            )
         with _own_initialisation(seed):
             for host, optimizer in chosen:
                 source, objective = (part.to(model.device) for part in self._make_parts(host.module, len(chosen) > 1))
+                if self.mode == "shared":
+                    check_shared(source)
                 check_room(self.store, model.n_envs, settings.batch_size, source.horizon)
                 self.steps[host.names[0]] = AuxiliaryStep(host.module, optimizer, source, objective, settings)
         if self._restored is not None:
@@ -211,7 +236,7 @@ class ContrastiveAuxiliary(BaseCallback):
     def _hooked(self) -> Iterator[None]:
         with ExitStack() as stack:
             for step in self.steps.values():
-                stack.enter_context(step.attached(self.store, self.generator))
+                stack.enter_context(step.attached(self.store, self.generator, self.current_weight))
             yield
         self._log()
 
@@ -222,6 +247,10 @@ class ContrastiveAuxiliary(BaseCallback):
             for metric, value in step.take_metrics().items():
                 self.logger.record(prefix + metric, value)
             self.logger.record(prefix + "updates", step.updates, exclude="tensorboard")
+
+    def current_weight(self) -> float:
+        """The weight by the schedule, for what remains of this `learn`."""
+        return self.weight * SCHEDULES[self.schedule](float(self.model._current_progress_remaining))
 
     @property
     def updates(self) -> int:

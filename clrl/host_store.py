@@ -7,7 +7,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
 from .observations import Observer
-from .stores import ReplayRows, RingBuffer
+from .stores import NoStore, ReplayRows, RingBuffer
 from .stores.ring import Leaf
 
 
@@ -38,9 +38,11 @@ def make_store(model: BaseAlgorithm, observer: Observer, buffer_size: int) -> Re
 
 
 def follow(
-    store: ReplayRows | RingBuffer, model: BaseAlgorithm, observer: Observer, buffer_size: int
-) -> ReplayRows | RingBuffer:
+    store: ReplayRows | RingBuffer | NoStore, model: BaseAlgorithm, observer: Observer, buffer_size: int
+) -> ReplayRows | RingBuffer | NoStore:
     """The store to go on with: the same, unless the host has another replay buffer or number of environments now."""
+    if isinstance(store, NoStore):
+        return store
     fresh = make_store(model, observer, buffer_size)
     if isinstance(fresh, ReplayRows) and isinstance(store, ReplayRows) and store.buffer is fresh.buffer:
         store.vec_normalize = fresh.vec_normalize
@@ -50,13 +52,13 @@ def follow(
     return fresh
 
 
-def check_room(store: ReplayRows | RingBuffer, n_envs: int, batch_size: int, horizon: int) -> None:
+def check_room(store: ReplayRows | RingBuffer | NoStore, n_envs: int, batch_size: int, horizon: int) -> None:
     """Refuse a ring buffer that can never fill a batch, or never hold a window: it would silently train nothing.
 
     Raises:
         ValueError: the sentence says how many frames it takes.
     """
-    if isinstance(store, ReplayRows):
+    if not isinstance(store, RingBuffer):
         return
     needed = max(batch_size, n_envs * (horizon + store.history + 1))
     if store.length * n_envs < needed:

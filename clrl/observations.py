@@ -58,6 +58,17 @@ class Observer:
         """Whether these views change any leaf of this space."""
         return any(views.get(kind) is not None for kind in self.kinds.values())
 
+    def viewed(
+        self, seen: Tensor | dict[str, Tensor], views: Views, generator: torch.Generator
+    ) -> Tensor | dict[str, Tensor]:
+        """The input of an encoder, preprocessed by the host already, through the views."""
+        leaves = seen if isinstance(seen, dict) else {"": seen}
+        found = {}
+        for name, value in leaves.items():
+            view = views.get(self.kinds[name])
+            found[name] = value if view is None else view(value, generator)
+        return found if isinstance(seen, dict) else found[""]
+
     def encoder_input(
         self, observations: Observations, views: Views, generator: torch.Generator
     ) -> Tensor | dict[str, Tensor]:

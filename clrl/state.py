@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .callback import ContrastiveAuxiliary
 
 SETTINGS = (
-    "weight", "mode", "encoder", "every", "batch_size", "buffer_size", "learning_rate", "max_grad_norm", "k", "seed"
+    "weight", "mode", "schedule", "gate", "encoder", "every", "batch_size", "buffer_size", "learning_rate",
+    "max_grad_norm", "k", "seed",
 )  # fmt: skip
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]

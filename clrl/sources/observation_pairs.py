@@ -72,6 +72,19 @@ class ObservationPairs(nn.Module):
             query = encode(query_input)
         return Pairs(query, key, torch.arange(len(query), device=query.device))
 
+    def pairs_with(self, query: Tensor, seen: Tensor | dict[str, Tensor], generator: torch.Generator) -> Pairs:
+        """Pairs of features that the host has made already, `(N, D)`, with another view of what it made them from.
+
+        Args:
+            query: the features; gradient flows into them.
+            seen: the encoder's input, preprocessed.
+            generator: of the view.
+        """
+        viewed = self.observer.viewed(seen, self.views, generator)
+        with torch.no_grad():
+            key = (self.key_encoder or self._encoder[0].forward)(viewed)
+        return Pairs(query, key, torch.arange(len(query), device=query.device))
+
     def _see(self, window: Window, offset: int, generator: torch.Generator) -> Tensor | dict[str, Tensor]:
         return self.observer.encoder_input(window.observation(offset), self.views, generator)
 

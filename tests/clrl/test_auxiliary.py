@@ -68,7 +68,7 @@ def one_step(mode="joint", weight=1.0, max_grad_norm=None, host_gradient=7.0, ev
     step = AuxiliaryStep(
         encoder, host, source, objective, StepSettings(weight, mode, every, 1, learning_rate, max_grad_norm)
     )
-    with step.attached(source, torch.Generator()):
+    with step.attached(source, torch.Generator(), lambda: weight):
         for _ in range(steps):
             encoder.weight.grad = None if host_gradient is None else torch.full((1, 1), host_gradient)
             host.step()

@@ -215,7 +215,7 @@ def test_a_sidecar_cannot_name_a_loader_of_pickles(tmp_path):
     tensors, values = auxiliary().state()
     values["objective"]["source"] = {"_target_": "contraux.agents.ContrastivePPO.load", "path": "evil.zip"}
     sidecar.write(sidecar.sidecar_path(tmp_path / "m"), tensors, values)
-    with pytest.raises(ValueError, match=r"would run 'contraux\.agents\.ContrastivePPO\.load', which is no part"):
+    with pytest.raises(ValueError, match=r"would run 'contraux\.agents\.ContrastivePPO\.load', which"):
         HOSTS["PPO"].make().learn(64, callback=ContrastiveAuxiliary.load(tmp_path / "m"))
 
 
