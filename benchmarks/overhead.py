@@ -86,6 +86,7 @@ WORKLOADS: dict[str, tuple[Callable[[], Any], int, dict[str, dict[str, Any]]]] =
             "every 4th": {"objective": "temporal", "every": 4},
             "every update, curl": {"objective": "curl"},
             "every 4th, curl": {"objective": "curl", "every": 4},
+            "every update, curl, shared pass": {"objective": "curl", "mode": "shared"},
         },
     ),
 }
