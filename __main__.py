@@ -39,6 +39,7 @@ JOBS = {
     "pretrain": Job(".core.pretraining.job", "train an encoder on its own: SimCLR, MoCo and relatives"),
     "evaluate": Job(".core.evaluation.job", "say what a pretrained encoder is worth: probes, neighbours, few shots"),
     "record": Job(".agents.record", "record frames of a Gymnasium environment, to pretrain on"),
+    "probe": Job(".agents.probe.job", "say what features know of a game's memory, or of any state"),
 }
 
 

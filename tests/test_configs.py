@@ -36,7 +36,7 @@ NEEDS_MORE = {
     "evaluate": ["checkpoint=run"],
     "record": [],
 }
-JOBS = ("rl", "compare", "pretrain", "evaluate", "record")
+JOBS = ("rl", "compare", "pretrain", "evaluate", "record", "probe")
 
 
 def groups_of(job: str) -> set[str]:
