@@ -1,6 +1,7 @@
 """Environments of a run, built from plain arguments: the `_target_` of `configs/env/*.yaml`."""
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
 
 from ..clrl import envs  # noqa: F401  (registers our own environments)
+from ..clrl.envs.goal_success import with_goal_success
 
 Factory = Callable[..., gymnasium.Env[Any, Any]]
+ENVS_EXTRA = ("cv2", "gymnasium_robotics", "minigrid", "mujoco", "pygame")  # modules that `contraux[envs]` installs
 
 
 def make(
@@ -25,6 +28,8 @@ def make(
     atari: bool = False,
 ) -> VecEnv:
     """Return `n_envs` monitored copies of an environment, seeded, images channel first.
+
+    A goal-conditioned one reports whether its goal was reached as Stable-Baselines3 expects it (`is_success`).
 
     Args:
         id: a Gymnasium id (`"module:Name-v0"` imports the module first) or a callable that returns an environment.
@@ -45,11 +50,14 @@ def make(
         register_atari()
     if isinstance(id, str) and ":" not in id:
         check_id(id)
-    build = make_atari_env if atari else make_vec_env
+    build = make_atari_env if atari else functools.partial(make_vec_env, wrapper_class=with_goal_success)
     try:
         env: VecEnv = build(id, n_envs=n_envs, seed=seed, env_kwargs=dict(kwargs or {}))
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ValueError(f"{id} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        module = getattr(error if isinstance(error, ModuleNotFoundError) else error.__cause__, "name", None)
+        if module not in ENVS_EXTRA:
+            raise ValueError(f"{id} needs a package that is not installed: {error}") from error
+        raise ValueError(f"{id} needs {module}, which is not installed: pip install 'contraux[envs]'") from error
     if frame_stack > 1:
         env = VecFrameStack(env, frame_stack)
     leaves = (
