@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..clrl import ContrastiveAuxiliary
+from ..clrl.exploration import NoveltyBonus
 from ..core.check import number, whole
 from ..core.files import write_json
 from ..core.preset import EXCHANGED, exchanged_on_line
@@ -30,6 +31,12 @@ from .recording import Checkpoints, Clock, Episodes, ProgressBar, Stop, go_on_wi
 from .result import completed, read_episodes, show
 
 INTERRUPTED = 130  # exit code after SIGINT, as shells have it
+SECTIONS = {
+    "evaluation": "evaluation.every=null evaluates at the end only",
+    "checkpoint": "checkpoint.every=null saves at the end only",
+    "auxiliary": "objective=none trains without one",
+}
+"""Sections of the config that cannot be left out, and what to write instead."""
 
 
 def main(cfg: DictConfig) -> None:
@@ -85,9 +92,12 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
     if algorithm.startswith("sb3_contrib") and importlib.util.find_spec("sb3_contrib") is None:
         raise ValueError(f"{algorithm} needs sb3-contrib, which is not installed: pip install 'contraux[contrib]'")
     agent = hydra.utils.instantiate(cfg.agent, _convert_="all")
+    check_sections(cfg)
     cfg = with_parts(cfg)
     plain = cfg.objective is None or cfg.objective.module is None
+    check_encoder(cfg, auxiliary=not plain)
     augmentation = hydra.utils.instantiate(cfg.augmentation)
+    exploration = hydra.utils.instantiate(cfg.get("exploration"))
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     return {
         "make_env": hydra.utils.instantiate(cfg.env, _convert_="all"),
@@ -97,6 +107,7 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
         "agent": {**agent, "device": cfg.device},
         "encoder": hydra.utils.instantiate(cfg.encoder) if OmegaConf.select(cfg, "encoder.checkpoint") else None,
         "auxiliary": None if plain else hydra.utils.instantiate(cfg.auxiliary),
+        "exploration": exploration if isinstance(exploration, BaseCallback) else None,
         "callbacks": [augmentation] if isinstance(augmentation, BaseCallback) else [],
         "steps": cfg.steps,
         "seed": cfg.seed,
@@ -107,6 +118,26 @@ def instantiate(cfg: DictConfig) -> dict[str, Any]:
         "tensorboard": cfg.tensorboard,
         "progress_bar": (os.isatty(2) if cfg.progress_bar is None else cfg.progress_bar) and not sweep,
     }
+
+
+def check_sections(cfg: DictConfig) -> None:
+    """Raise ValueError where the line replaced a section of several keys by one value."""
+    for section, instead in SECTIONS.items():
+        found = cfg.get(section)
+        if not isinstance(found, DictConfig):
+            raise ValueError(f"{section} must keep its keys, got {'null' if found is None else found}: {instead}")
+
+
+def check_encoder(cfg: DictConfig, *, auxiliary: bool) -> None:
+    """Raise ValueError for a mode of an encoder that is not given, or of one that leaves the auxiliary idle."""
+    checkpoint, mode = (OmegaConf.select(cfg, f"encoder.{key}") for key in ("checkpoint", "mode"))
+    if mode in ("frozen", "slow") and not checkpoint:
+        raise ValueError(f"encoder.mode={mode} needs a pretrained encoder: encoder.checkpoint=FOLDER")
+    if mode == "frozen" and auxiliary:
+        raise ValueError(
+            "an auxiliary needs an encoder that is trained, got encoder.mode=frozen: objective=none trains without an "
+            "auxiliary, encoder.mode=finetune trains the encoder too"
+        )
 
 
 def with_parts(cfg: DictConfig) -> DictConfig:
@@ -130,6 +161,7 @@ def train(
     learn: Mapping[str, Any],
     encoder: Callable[..., dict[str, Any]] | None,
     auxiliary: ContrastiveAuxiliary | None,
+    exploration: NoveltyBonus | None,
     callbacks: list[BaseCallback],
     steps: int,
     seed: int,
@@ -145,19 +177,22 @@ def train(
     """Train until the model has taken `steps` steps, or was told to stop, and write all but `result.json` into `run`.
 
     Nothing here draws from a global generator, so that runs which differ only in what the auxiliary does to the weights
-    stay bit-identical. With `resume`, model, auxiliary, replay buffer and global generators go on from the checkpoint
-    in `run`; environments do not, and start new episodes from a seed of their own.
+    stay bit-identical. With `resume`, model, auxiliary, bonus, replay buffer and global generators go on from the
+    checkpoint in `run`; environments do not, and start new episodes from a seed of their own.
 
     Returns:
         What `result.json` holds: status, returns, area, times, and a hash of the policy's final weights.
     """
     env = make_env(seed=seed)
     if resume:
-        kind = algorithm if auxiliary is None else with_auxiliary(algorithm)
-        model = load_checkpoint(kind, run, env, agent["device"])
+        plain = auxiliary is None and exploration is None
+        kind, own = (algorithm, {}) if plain else (with_auxiliary(algorithm), {"exploration": exploration})
+        model = load_checkpoint(kind, run, env, agent["device"], **own)
         env.seed(derived_seed(seed, "resumed", model.num_timesteps))
     else:
-        model = make_agent(algorithm, env, auxiliary=auxiliary, encoder=encoder, seed=seed, **agent)
+        model = make_agent(
+            algorithm, env, auxiliary=auxiliary, exploration=exploration, encoder=encoder, seed=seed, **agent
+        )
     until = model.num_timesteps if resume else None
     model.set_logger(progress_logger(run, tensorboard=tensorboard, until=until))
 

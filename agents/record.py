@@ -15,8 +15,6 @@ import hydra.utils
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 from tqdm.rich import tqdm
 
 from ..core.check import whole
@@ -27,6 +25,7 @@ from ..core.interruption import Interruption
 from ..core.provenance import versions
 from .environments import Factory
 from .player import Player
+from .recorded import show
 
 INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 
@@ -178,25 +177,3 @@ def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
         raise ValueError(f"size must be one whole number, or height and width, got {size!r}")
     height, width = (whole("size", side, 1) for side in pair)
     return height, width
-
-
-def show(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Print what was recorded and how to train on it."""
-    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    early = "" if summary["by"] is None else f", stopped by {summary['by']}"
-    mean = "" if summary["mean_return"] is None else f", mean return {summary['mean_return']:.1f}"
-    rows = {
-        "environment": f"{summary['env']}, each action {summary['frame_skip']} times, {summary['source']}",
-        "frames": f"{summary['frames']} of {' x '.join(map(str, summary['shape']))}{early}",
-        "finished episodes": f"{summary['finished_episodes']}{mean}",
-        "speed": f"{summary['frames_per_second']:.0f} frames/s",
-        "size": f"{summary['bytes'] / 1e6:.1f} MB: {', '.join(summary['files'])}",
-        "folder": str(folder),
-        "next": f"contraux pretrain data=frames data.path={folder}",
-    }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, 40 + len(rows["next"]))  # a path that is cut off is of no use
-    console.print(table)

@@ -20,7 +20,7 @@ from .kernels.entry import takes
 
 PACKAGE = "contraux"
 PARTS = (f"{PACKAGE}.core.", f"{PACKAGE}.clrl.sources.")
-"""Where the parts of an objective are defined: what a config may name that nobody vouched for."""
+"""Where the parts of objectives, data and views are defined: what a config may name that nobody vouched for."""
 
 EXCHANGED = ("loss", "sampler", "similarity")
 """Parts of an objective's `module` that a preset may take from another YAML, whose folder has the part's name."""
@@ -143,7 +143,7 @@ def build(config: Any, *, trusted: bool = False) -> Any:
     """Return the object that one node of a config describes by its `_target_` (Hydra's `instantiate`).
 
     A config is code: it can call whatever it names. Unless it is `trusted`, every `_target_` in it must be a class or
-    function that contraux defines as a part of objectives; not, for example, a class's `load`, which reads pickles.
+    function that contraux defines for configs; not, for example, a class's `load`, which reads pickles.
 
     Args:
         config: a mapping with `_target_`, for example `preset("curl").module`.
@@ -162,8 +162,8 @@ def build(config: Any, *, trusted: bool = False) -> Any:
         for target in targets(plain):
             if not _ours(target):
                 raise ValueError(
-                    f"a config is code, and this one would run {target!r}, which is no part of an objective; pass "
-                    "trusted=True if you wrote it"
+                    f"a config is code, and this one would run {target!r}, which is nothing that contraux defines "
+                    "for configs; pass trusted=True if you wrote it"
                 )
     try:
         return instantiate(plain, _convert_="all")

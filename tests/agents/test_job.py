@@ -159,6 +159,15 @@ def test_a_run_that_fails_says_so_in_its_folder(tmp_path):
     assert found["status"] == "failed" and "k=400" in found["error"]
 
 
+def test_a_mistake_in_the_arm_of_a_comparison_is_the_same_sentence(tmp_path):
+    arms = "+compare.arms={base: ['objective=none'], other: ['evaluation=null']}"
+    contraux("compare", *PPO, "compare.name=own", "compare.seeds=1", arms, "hydra/launcher=basic", cwd=tmp_path)
+    folder = tmp_path / "runs" / "compare" / "own"
+    assert read(folder / "base" / "seed_0")["status"] == "completed"
+    found = read(folder / "other" / "seed_0")
+    assert found["status"] == "failed" and found["error"].startswith("evaluation must keep its keys, got null: ")
+
+
 def test_pixels_with_the_atari_wrappers(tmp_path):
     done = contraux("rl", "experiment=boxing_curl", "steps=256", "env.n_envs=2", "agent.n_steps=64", "threads=1",
                     "auxiliary.batch_size=32", "evaluation.episodes=1", cwd=tmp_path)  # fmt: skip

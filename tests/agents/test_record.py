@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from stable_baselines3.common.atari_wrappers import MaxAndSkipEnv, WarpFrame
 
 from contraux.agents.player import channels_last
 from contraux.agents.record import record
+from contraux.agents.recorded import show
 from contraux.core.data import frames
 from contraux.core.data.area import coverage, grey, resize_by_area
 from contraux.core.data.growing import Growing
+from contraux.core.encoders import load_encoder
 
 CLI = [sys.executable, "-m", "contraux", "record"]
 
@@ -277,3 +280,44 @@ def test_from_the_command_line_a_mistake_is_one_sentence_and_leaves_nothing():
     done = subprocess.run([*CLI, "env=boxing", "steps=-1", "folder=out"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "contraux: steps must be a whole number >= 1, got -1\n")
     assert not list(Path().iterdir())
+
+
+def printed(capsys, folder, **settings):
+    summary = record(settings.pop("env", Counting), folder, **settings)
+    capsys.readouterr()
+    show(folder, summary)
+    return {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in capsys.readouterr().out.splitlines()}
+
+
+def test_the_line_that_is_recommended_runs(tmp_path, capsys):
+    found = printed(capsys, tmp_path / "my box", env="ALE/Boxing-v5", steps=20, size=84, grayscale=True)
+    assert "for contraux rl" not in found
+    program, job, *words = shlex.split(found["next"])
+    assert (program, job) == ("contraux", "pretrain")
+    assert words == ["data=frames", "data.path=my box", "data.frame_stack=4", "encoder=nature", "data.test_share=0",
+                     "batch_size=20"]  # fmt: skip
+    short = ["epochs=1", "threads=1", "pictures=false", "hydra.run.dir=run"]
+    line = [sys.executable, "-m", "contraux", job, *words, *short]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    encoder = load_encoder(tmp_path / "run")
+    assert encoder.input_shape == (4, 84, 84) and encoder.out_features == 512
+
+
+class Dark(Counting):
+    def look(self):
+        return np.zeros((6, 5, 3), np.uint8)
+
+
+def test_other_frames_get_an_encoder_that_takes_them(tmp_path, capsys):
+    found = printed(capsys, tmp_path / "colours", env="ALE/Boxing-v5", steps=5)
+    assert found["next"] == (
+        "contraux pretrain data=frames data.path=colours encoder=nature data.test_share=0 batch_size=5"
+    )
+    assert found["for contraux rl"].startswith("record with size=84 grayscale=true")
+    found = printed(capsys, tmp_path / "small", env=Dark, steps=400)
+    assert found["next"] == "contraux pretrain data=frames data.path=small encoder=small_cnn"
+    assert "for contraux rl" not in found
+    few = printed(capsys, tmp_path / "few", steps=10)["next"]  # episodes of 4, 4 and 2 frames, one of them for testing
+    training = frames("train", path=tmp_path / "few")
+    assert few.endswith(f"encoder=small_cnn batch_size={len(training)}") and len(training) in (6, 8)
