@@ -11,10 +11,11 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from preset_kinds import objective_of
 
 import contraux
 import contraux.__main__  # objective=none is known to the command line only
-from contraux.core.preset import EXCHANGED, build, preset, presets
+from contraux.core.preset import EXCHANGED, preset, presets
 
 CONFIGS = Path(contraux.__file__).parent / "configs"
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -129,15 +130,21 @@ def test_every_group_belongs_to_a_job():
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.split("=")[0] in EXCHANGED])
 def test_every_part_takes_the_place_of_every_objectives_own(objective, option):
     group, _, name = option.partition("=")
+    if group not in preset(objective).module:
+        with pytest.raises(ValueError, match=f"needs an objective that has a {group}, got contraux"):
+            preset(objective, option)
+        return
     config = preset(objective, option)
     assert OmegaConf.to_container(config.module[group]) == yaml.safe_load(
         (CONFIGS / group / f"{name}.yaml").read_text()
     )
-    if name in PAIRED_LOSSES:
-        with pytest.raises(ValueError, match=f"a similarity matrix, got {name}"):
-            build(config.module)(128)
+    own = preset(objective).module["loss"]["_target_"].rsplit(".", 1)[-1]
+    if group == "loss" and (name in PAIRED_LOSSES) != (own in PAIRED_LOSSES):
+        sentence = f"a similarity matrix, got {name}" if name in PAIRED_LOSSES else "a loss of paired rows, got "
+        with pytest.raises(ValueError, match=sentence):
+            objective_of(config, 128)
     else:
-        assert build(config.module)(128).dim == 128  # what queue and bilinear are set to
+        assert objective_of(config, 128).dim == 128  # what queue and bilinear are set to
 
 
 @pytest.mark.parametrize("experiment", [path.stem for path in (CONFIGS / "experiment").glob("*.yaml")])
