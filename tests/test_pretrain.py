@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
 from launcher import Launcher
@@ -38,6 +39,7 @@ def test_a_run_leaves_an_encoder_pictures_and_a_table(tmp_path, contraux):
     assert "linear_1_shot" in done.stdout and "knn" in done.stdout
     assert "run/encoder" in done.stdout
     run = tmp_path / "run"
+    assert not (run / "checkpoint").exists()
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "completed"
     assert result["step"] == result["steps"] == rows(run) == 2 * (1258 // 256)
@@ -50,7 +52,7 @@ def test_a_run_leaves_an_encoder_pictures_and_a_table(tmp_path, contraux):
     assert encoder(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape == (2, 128)
     again = contraux.run("pretrain", "epochs=2", "hydra.run.dir=run", cwd=tmp_path)
     assert again.returncode == 2
-    assert "run already holds a run: " in again.stderr
+    assert "run already holds a run, which is completed: give another hydra.run.dir" in again.stderr
 
 
 @pytest.mark.parametrize("method", ["simclr", "moco"])
@@ -95,16 +97,28 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path, contraux):
 def test_two_processes_follow_the_curve_of_one(tmp_path, contraux):
     """Two gloo processes of 64 rows and one of 128: an encoder without batch statistics, whose gradients are summed."""
     line = ["epochs=3", *SMALL, "encoder=small_cnn", "encoder.norm=group", "method.projection.batch_norm=false"]
+    line += ["data._target_=downloads.fetched"]  # by the first process alone
     line += ["optimizer=sgd", "optimizer.lr=0.02"]  # Adam and large rates enlarge rounding
     done = contraux.run("pretrain", *line, "hydra.run.dir=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = contraux.together(2, "pretrain", *line, "hydra.run.dir=two", cwd=tmp_path)
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert not any("FutureWarning" in process.stderr for process in done)
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     assert result["processes"] == 2
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 27
     assert two == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_sweep_may_differ_in_what_accelerate_keeps_for_the_process(tmp_path, contraux, processes):
+    line = ["epochs=1", *SMALL, "encoder=small_cnn", "trainer.precision=bf16,no", "hydra.sweep.dir=sweep"]
+    done = contraux.together(processes, "pretrain", "-m", *line, cwd=tmp_path)
+    assert [process.returncode for process in done] == [0] * processes, done[0].stderr + done[-1].stderr
+    results = [json.loads((tmp_path / "sweep" / run / "result.json").read_text()) for run in "01"]
+    assert [(result["status"], result["processes"]) for result in results] == [("completed", processes)] * 2
+    assert results[0]["last"]["loss"] != results[1]["last"]["loss"]
 
 
 def test_parts_by_name_and_what_does_not_fit(tmp_path, contraux):
@@ -113,12 +127,15 @@ def test_parts_by_name_and_what_does_not_fit(tmp_path, contraux):
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32))
     for words, sentence in [
         (["method=simclr", "loss=vicreg"], "Contrastive needs a loss of a similarity matrix"),
         (["epochs=0"], "epochs must be a whole number >= 1, got 0"),
         (["method=simclrr"], "did you mean simclr"),
         (["batch_size=4000"], "batch_size x accumulate must be at most the 1258 examples"),
         (["trainer.presicion=bf16"], "did you mean trainer.precision"),
+        (["optimizer.lr=1e40"], "the learning rate must be small enough for steps that are float32 numbers, got "),
+        (["method=supcon", "data=arrays", "data.inputs=rows.npy"], "SupCon needs data with one class for each example"),
         (["optimizer.lr=abc"], "the optimizer cannot be made of these settings"),
         (["data=folder", "data.path=nowhere"], "nowhere"),
         (["resume=nowhere"], "resume must be a run folder"),

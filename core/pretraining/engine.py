@@ -66,7 +66,9 @@ class Engine:
             raise ValueError(f"the optimizer cannot be made of these settings: {error}") from error
         self.rates = [group["lr"] * scale for group in made.param_groups]
         self.method = method.train()
-        self.model, self.optimizer = accelerator.prepare(method, made)
+        with warnings.catch_warnings():  # of torch, on an argument that Accelerate's settings cannot yet name otherwise
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.model, self.optimizer = accelerator.prepare(method, made)
 
     def update(self, batches: Sequence[Views], factor: float) -> Outcome:
         """Take one step on the mean gradient of the batches, and return the outcome of the last.
@@ -74,6 +76,9 @@ class Engine:
         Args:
             batches: views and labels of this process's rows.
             factor: of the learning rate.
+
+        Raises:
+            ValueError: the learning rate makes a step overflow.
         """
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
@@ -88,9 +93,19 @@ class Engine:
             _average_gradients(self.method)
         if self.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
-        self.optimizer.step()
+        self._step(rate=self.rates[0] * factor)
         self.optimizer.zero_grad()
         return outcome
+
+    def _step(self, rate: float) -> None:
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise ValueError(
+                f"the learning rate must be small enough for steps that are float32 numbers, got {rate:g}"
+            ) from error
 
     def finite(self) -> bool:
         """Return whether all weights and statistics are; waits for the device."""

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from ..provenance import versions
 from . import checkpoint
 from .pictures import draw_views
 from .result import show, without_hydra
-from .trainer import Trained, Trainer, on_cpu
+from .state import shared_state
+from .trainer import Trained, Trainer
 
 INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 SIZES = ((16, "small_cnn", "digits"), (64, "resnet18", "cifar"))
@@ -43,7 +44,7 @@ def main(cfg: DictConfig) -> None:
         SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
     """
     logging.getLogger("accelerate").setLevel(logging.WARNING)  # not a line for every file of a checkpoint
-    state = PartialState(cpu=on_cpu(cfg.device))
+    state = shared_state(cfg.device)
     run = shared(Path(HydraConfig.get().runtime.output_dir))
     result = perform(cfg, run)
     if state.is_main_process:
@@ -68,7 +69,7 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         write_json(run / ("versions.resumed.json" if resume else "versions.json"), versions())
         write_json(run / "result.json", {"status": "running", **identity})
     try:
-        data = hydra.utils.instantiate(cfg.data, _convert_="all")(split="train")
+        data = in_turn(lambda: hydra.utils.instantiate(cfg.data, _convert_="all")(split="train"))
         cfg = with_choices(cfg, data.shape)
         if state.is_main_process:
             OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
@@ -82,6 +83,8 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         raise
     if state.is_main_process:
         write_json(run / "result.json", result)
+        if result["status"] == "completed":
+            checkpoint.remove(run)  # some times as large as the encoder, and there is nothing left to go on with
     return result
 
 
@@ -199,7 +202,30 @@ def shared(run: Path) -> Path:
     folder = Path(found[0])
     if folder != run and {path.name for path in run.iterdir()} <= {".hydra"}:
         shutil.rmtree(run)
+        if {path.name for path in run.parent.iterdir()} == {"multirun.yaml"}:  # a sweep's folder of another second
+            shutil.rmtree(run.parent)
     return folder
+
+
+def in_turn(load: Callable[[], DataSet]) -> DataSet:
+    """Load data first in the main process, then in the first of each node, then in the others.
+
+    So what has to be downloaded is downloaded once, whether nodes share their disks or not.
+    """
+    state = PartialState()
+    own = 0 if state.is_main_process else 1 if state.is_local_main_process else 2
+    found: DataSet | None = None
+    error: Exception | None = None
+    for turn in range(3):
+        if turn == own:
+            try:
+                found = load()
+            except Exception as caught:  # the others still wait for their turn, and will find the same
+                error = caught
+        state.wait_for_everyone()
+    if found is None:
+        raise error or RuntimeError("no data were loaded")
+    return found
 
 
 def name_of(node: Mapping[str, Any] | None) -> str:
@@ -208,15 +234,17 @@ def name_of(node: Mapping[str, Any] | None) -> str:
 
 
 def refuse_used(run: Path) -> None:
-    """Raise ValueError where a folder already holds a run that one could go on with, so that none is overwritten."""
-    if checkpoint.position(run) is not None or (run / "encoder").exists():
+    """Raise ValueError where a folder already holds a run, so that none is overwritten."""
+    if checkpoint.position(run) is not None:
         raise ValueError(f"{run} already holds a run: resume={run} goes on with it, or give another hydra.run.dir")
+    if (run / "encoder").exists():
+        raise ValueError(f"{run} already holds a run, which is completed: give another hydra.run.dir")
 
 
 def refuse_finished(run: Path) -> None:
-    """Raise ValueError where there is no checkpoint to resume from, or nothing left to do."""
-    if checkpoint.position(run) is None:
-        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")
+    """Raise ValueError where nothing is left to do, or there is no checkpoint to resume from."""
     path = run / "result.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("status") == "completed":
         raise ValueError(f"the run in {run} is completed: its encoder is {run / 'encoder'}")
+    if checkpoint.position(run) is None:
+        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")

@@ -34,11 +34,13 @@ class Method(nn.Module):
         objective: heads, similarity, sampler and loss of the comparison.
         local_batch_norm: whether batch norm must keep the statistics of its own process, unsynchronised, because the
             method rests on queries and keys being normalised apart (MoCo).
+        needs_labels: whether it makes no sense without labels (SupCon).
     """
 
     online: nn.Sequential
     objective: Objective
     local_batch_norm: bool = False
+    needs_labels: bool = False
 
     @property
     def encoder(self) -> nn.Module:

@@ -16,7 +16,8 @@ class SupCon(Method):
 
         z = projection(encoder(view));   positives of a view: the other views of its label, in the whole batch
 
-    An example without label (-1) has its own other view as its only positive, so that a batch without any is SimCLR's.
+    An example without label (-1) has its own other view as its only positive, so that a batch without any is
+    SimCLR's; the trainer refuses data without classes.
 
     Deviations: the loss is a mean over views where the paper sums; it is not multiplied by the temperature, as it is in
     the authors' code.
@@ -29,6 +30,8 @@ class SupCon(Method):
     Raises:
         ValueError: as for the heads and the objective.
     """
+
+    needs_labels = True
 
     def __init__(self, encoder: nn.Module, *, projection: HeadFactory, objective: ObjectiveFactory) -> None:
         super().__init__()

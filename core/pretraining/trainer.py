@@ -1,6 +1,5 @@
 """The one loop that trains every method. Shape legend: B examples of a batch, over all processes."""
 
-import os
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -25,8 +24,15 @@ from .engine import Engine, Views
 from .method import Method
 from .record import NotFinite, Record
 from .schedule import SCALED_FROM, OptimizerFactory, warmup_cosine
+from .settings import Settings, described
+from .state import on_cpu, shared_state
 
 PRECISIONS = ("no", "fp16", "bf16")
+KEPT = (
+    "epochs", "batch_size", "accumulate", "chunk_size", "seed", "warmup", "scale_learning_rate", "max_grad_norm",
+    "precision", "channels_last", "compile", "sync_batchnorm", "method", "views", "optimizer",
+)  # fmt: skip
+"""What a run that goes on must be given again, beside data of the same length and shape."""
 
 
 class Trained(NamedTuple):
@@ -113,6 +119,7 @@ class Trainer:
     trackers: Sequence[str] = ()
     progress_bar: bool = True
     per_epoch: int = field(init=False)
+    _fitted: bool = field(init=False, default=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 2), ("accumulate", 1), ("log_every", 1)):
@@ -133,6 +140,11 @@ class Trainer:
                 f"batch_size x accumulate must be at most the {len(self.data)} examples of the data, got "
                 f"{self.batch_size} x {self.accumulate}"
             )
+        if self.method.needs_labels and not self.data.classes:
+            raise ValueError(
+                f"{type(self.method).__name__} needs data with one class for each example, and these name no classes: "
+                "take other data, or a method that needs no labels, such as simclr"
+            )
         if self.accumulate > 1:
             warnings.warn(
                 f"accumulate={self.accumulate} averages gradients of batches of {self.batch_size}, whose examples are "
@@ -145,18 +157,31 @@ class Trainer:
         """Optimizer steps of the whole training."""
         return self.per_epoch * self.epochs
 
+    @property
+    def settings(self) -> Settings:
+        """What makes this run the one it is, by dotted name; read before `fit`."""
+        found: Settings = {}
+        for name in KEPT:
+            found |= described(name, getattr(self, name))
+        return {"len(data)": len(self.data), **found, **described("data.shape", tuple(self.data.shape))}
+
     def fit(self, *, resume: bool = False) -> Trained:
         """Train to the end, or until SIGINT or SIGTERM, and leave a checkpoint.
 
-        Python's, NumPy's and torch's global generators are seeded.
+        Python's, NumPy's and torch's global generators are seeded. A trainer fits once: its method is then trained.
 
         Args:
-            resume: go on from the checkpoint in the folder.
+            resume: go on from the checkpoint in the folder, which must be of these settings and of as much data.
 
         Raises:
-            ValueError: the batch does not divide among the processes, a checkpoint does not fit, or the loss is not
-                finite; the last good checkpoint stays.
+            ValueError: it has fitted before, the batch does not divide among the processes, there is a checkpoint and
+                no `resume`, or one that does not fit, or the loss is not finite; the last good checkpoint stays.
         """
+        if self._fitted:
+            raise ValueError(
+                "a trainer fits once, got another fit(): make a new one of a new method (fit(resume=True) goes on from "
+                "the checkpoint in its folder)"
+            )
         unknown = [name for name in self.trackers if name not in {str(found) for found in get_available_trackers()}]
         if isinstance(self.trackers, str) or unknown:
             raise ValueError(
@@ -164,8 +189,17 @@ class Trainer:
                 "tensorboard, 'contraux[wandb]' for wandb"
             )
         self.folder = Path(self.folder)
+        settings, begun = self.settings, checkpoint.position(self.folder)
+        if begun is not None and not resume:
+            raise ValueError(
+                f"folder must be one without a checkpoint, got {str(self.folder)!r} with one of step {begun}: "
+                "fit(resume=True) goes on from it, and another folder begins anew"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         accelerator = self._accelerator()
+        if resume:
+            checkpoint.check(self.folder, accelerator.num_processes, settings)
+        self._fitted = True
         engine = self._engine(accelerator)
         begun = checkpoint.load(accelerator, self.folder) if resume else 0
         record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
@@ -192,7 +226,7 @@ class Trainer:
                     if due or stop or step == self.steps:
                         if not engine.finite():
                             raise NotFinite(step, float("nan"), "the weights")
-                        checkpoint.save(accelerator, self.folder, step)
+                        checkpoint.save(accelerator, self.folder, step, settings)
                         saved = step
                     if stop:
                         break
@@ -201,12 +235,14 @@ class Trainer:
             raise ValueError(f"{error}; {kept}: try a lower learning rate, or bf16 in the place of fp16") from error
         finally:
             loader.close()  # ends the workers
-            accelerator.end_training()
+            for tracker in accelerator.trackers:  # not `end_training`, which also ends the group of processes
+                tracker.finish()
         status = "completed" if step == self.steps else "interrupted"
         speed = round(clock.images_per_second(), 1)
         return Trained(status, interruption.reason, step, self.steps, record.last, round(clock.seconds(), 3), speed)
 
     def _accelerator(self) -> Accelerator:
+        shared_state(self.device, self.precision)
         accelerator = Accelerator(
             mixed_precision=self.precision,
             cpu=on_cpu(self.device),
@@ -261,11 +297,6 @@ class Trainer:
         generator = torch.Generator(accelerator.device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
         start = accelerator.process_index * len(inputs)
         return (*self.views(inputs, generator, start=start, total=self.batch_size), labels)
-
-
-def on_cpu(device: str) -> bool:
-    """Return whether to train on CPUs: asked for, or a launcher started processes where there is no GPU."""
-    return device == "cpu" or (int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available())
 
 
 class _Clock:

@@ -1,6 +1,8 @@
 """The trainer: what it computes does not depend on chunks, workers, interruptions or precision."""
 
 import csv
+import dataclasses
+import shutil
 import warnings
 from functools import partial
 
@@ -9,6 +11,7 @@ import torch
 from pretraining import make_method, make_trainer
 
 from contraux.core.files import existing
+from contraux.core.pretraining import SimCLR
 from contraux.core.pretraining.record import NotFinite
 
 
@@ -79,33 +82,28 @@ def test_accumulation_averages_gradients_and_warns_that_batches_stay_apart(tmp_p
 
 
 def test_half_precision_trains_and_keeps_the_loss_in_float32(tmp_path):
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()
-    try:
-        trained = make_trainer(tmp_path / "bf16", epochs=1, precision="bf16").fit()
-    finally:
-        AcceleratorState._reset_state()
+    """One after the other in this process, which Accelerate alone refuses."""
+    trained = make_trainer(tmp_path / "bf16", epochs=1, precision="bf16").fit()
     make_trainer(tmp_path / "no", epochs=1).fit()
     assert trained.status == "completed"
     assert losses(tmp_path / "bf16") != losses(tmp_path / "no")
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "no"), rel=0.05)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, epochs=2, checkpoint_every=4, log_every=1)
-    forward, calls = trainer.method.compare, []
+    forward, calls = SimCLR.compare, []
 
-    def compare(*embeddings, labels=None):
+    def compare(method, *embeddings, labels=None):
         calls.append(0)
-        outcome = forward(*embeddings, labels=labels)
+        outcome = forward(method, *embeddings, labels=labels)
         return outcome._replace(loss=outcome.loss * float("nan")) if len(calls) == 7 else outcome
 
-    trainer.method.compare = compare
+    monkeypatch.setattr(SimCLR, "compare", compare)
     with pytest.raises(ValueError, match=r"got nan at step 7; the checkpoint of step 4 is kept") as caught:
         trainer.fit()
     assert isinstance(caught.value.__cause__, NotFinite)
-    trainer.method.compare = forward
+    monkeypatch.undo()
     resumed = make_trainer(tmp_path, epochs=2, checkpoint_every=4)
     assert resumed.fit(resume=True).status == "completed"
     whole = make_trainer(tmp_path / "whole", epochs=2)
@@ -114,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["moco", "byol"])
-def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, name):
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, monkeypatch, name):
     """Queue, momentum copy, shuffling (which draws from the global generator), batch norm and dropout go on."""
 
     def method():
@@ -124,22 +122,131 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, name):
 
     make_trainer(tmp_path / "whole", method(), epochs=2).fit()
     part = make_trainer(tmp_path / "part", method(), epochs=2, checkpoint_every=5)
-    update, steps = part.method.update, []
+    update, steps = type(part.method).update, []
 
-    def dies(progress):
+    def dies(method, progress):
         steps.append(progress)
         if len(steps) == 7:
             raise KeyboardInterrupt
-        update(progress)
+        update(method, progress)
 
-    part.method.update = dies
+    monkeypatch.setattr(type(part.method), "update", dies)
     with pytest.raises(KeyboardInterrupt):
         part.fit()
+    monkeypatch.undo()
     torch.manual_seed(99)
     torch.rand(7)
     resumed = make_trainer(tmp_path / "part", method(), epochs=2)
     resumed.fit(resume=True)
     assert losses(tmp_path / "part") == losses(tmp_path / "whole")
+
+
+def interrupted(folder):
+    """Leave a run of 18 steps, of which 9 are done and saved."""
+    trainer, done = make_trainer(folder, checkpoint_every=9), []
+
+    def stop(*_):
+        done.append(0)
+        if len(done) > 9:
+            raise KeyboardInterrupt
+
+    trainer.method.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"epochs": 3}, "epochs was 2, got 3"),
+        ({"batch_size": 64}, "batch_size was 128, got 64"),
+        ({"batch_size": 64, "accumulate": 2}, "batch_size was 128, got 64"),
+        ({"seed": 1}, "seed was 0, got 1"),
+        ({"chunk_size": 32}, "chunk_size was None, got 32"),
+        ({"warmup": 0.5}, "warmup was 0.25, got 0.5"),
+        ({"method": "vicreg"}, "method was 'SimCLR', got 'VICReg'"),
+        (
+            {"method": "simclr", "norm": "batch"},
+            r"method.online.encoder.layers.1 was 'GroupNorm\(8, 32, .*'BatchNorm2d",
+        ),
+        ({"optimizer": partial(torch.optim.AdamW, lr=2e-3)}, "optimizer.lr was 0.001, got 0.002"),
+        ({"optimizer": partial(torch.optim.SGD, lr=1e-3)}, "optimizer was 'AdamW', got 'SGD'"),
+        ({"temperature": 0.3}, r"method.objective.temperature was 0.\d+, got 0.3"),
+        ({"rows": 1257}, r"len\(data\) was 1258, got 1257"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:accumulate")
+def test_a_run_goes_on_with_its_own_settings(begun, tmp_path, settings, sentence):
+    shutil.copytree(begun, tmp_path / "run")
+    name, norm, temperature, rows = (settings.pop(key, None) for key in ("method", "norm", "temperature", "rows"))
+    method = make_method(name or "simclr", norm or "group")
+    if temperature is not None:
+        method.objective.temperature = temperature
+    trainer = make_trainer(tmp_path / "run", method, **settings)
+    if rows is not None:
+        trainer.data.inputs, trainer.data.labels = trainer.data.inputs[:rows], trainer.data.labels[:rows]
+    with pytest.raises(ValueError, match=f"a run goes on with the settings it had, and {sentence}"):
+        trainer.fit(resume=True)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun")
+    interrupted(folder)
+    return folder
+
+
+def test_what_may_change_may_change(begun, tmp_path):
+    shutil.copytree(begun, tmp_path / "run")
+    trained = make_trainer(tmp_path / "run", workers=1, log_every=3, checkpoint_every=None).fit(resume=True)
+    assert trained.status == "completed" and trained.step == 18
+
+
+def test_no_run_is_overwritten_and_no_trainer_fits_twice(begun, tmp_path):
+    shutil.copytree(begun, tmp_path / "run")
+    before = (tmp_path / "run" / "progress.csv").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"folder must be one without a checkpoint, got .*run' with one of step 9: fit\(res"
+    ):
+        make_trainer(tmp_path / "run").fit()
+    assert (tmp_path / "run" / "progress.csv").read_bytes() == before
+    trainer = make_trainer(tmp_path / "new", epochs=1)
+    trainer.fit()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"a trainer fits once, got another fit\(\): make a new one"):
+            trainer.fit(resume=resume)
+
+
+def test_random_states_that_cannot_be_restored_are_refused(begun, tmp_path):
+    """Accelerate alone only logs that it could not, and goes on with other random numbers."""
+    path = tmp_path / "run" / "checkpoint" / "random_states_0.pkl"
+    for break_it in (path.unlink, lambda: path.write_bytes(b"?"), lambda: torch.save({"random_state": 0}, path)):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        shutil.copytree(begun, tmp_path / "run")
+        break_it()
+        with pytest.raises(ValueError, match="the random states of a checkpoint must be readable"):
+            make_trainer(tmp_path / "run").fit(resume=True)
+    with torch.serialization.safe_globals(accelerate_globals()):
+        saved = torch.load(begun / "checkpoint" / path.name, weights_only=True)
+    torch.save({**saved, "numpy_random_seed": ("MT19937", [0], 0, 0, 0.0)}, path)  # NumPy refuses it
+    with pytest.raises(ValueError, match="random states"):
+        make_trainer(tmp_path / "run").fit(resume=True)
+
+
+def test_supcon_without_classes_is_refused(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=1)
+    trainer.data.classes = ()
+    with pytest.raises(
+        ValueError, match="SupCon needs data with one class for each example, and these name no classes"
+    ):
+        dataclasses.replace(trainer, method=make_method("supcon"))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_rate_that_overflows_is_one_sentence(tmp_path, optimizer):
+    trainer = make_trainer(tmp_path, epochs=1, optimizer=partial(optimizer, lr=1e39))
+    with pytest.raises(ValueError, match=r"the learning rate must be small enough for steps .*, got \d"):
+        trainer.fit()
 
 
 def test_checkpoints_hold_no_code(tmp_path):
