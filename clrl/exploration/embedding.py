@@ -74,7 +74,7 @@ def find_projection(model: BaseAlgorithm, encoder: nn.Module) -> nn.Module:
     for auxiliary in attachments(model, ContrastiveAuxiliary):
         for step in auxiliary.steps.values():
             head = getattr(step.objective, "projection", None)
-            if step.encoder is encoder and hasattr(head, "out_features"):
+            if step.encoder is encoder and isinstance(head, nn.Module) and hasattr(head, "out_features"):
                 return head
     raise ValueError(
         "embedding=projection needs a ContrastiveAuxiliary on the same encoder whose objective has a projection head, "

@@ -160,4 +160,4 @@ def _part(rows: Rows, which: slice) -> Rows:
 def _cat(parts: list[Rows]) -> Rows:
     if isinstance(parts[0], Tensor):
         return torch.cat(parts)  # type: ignore[arg-type]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}  # type: ignore[index, call-overload]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}  # type: ignore[index]
