@@ -94,7 +94,7 @@ def check_id(id: str, also: Iterable[str] = ()) -> None:
 
 
 def group_override(value: str, options: Iterable[str] = ()) -> list[str]:
-    """Return the overrides that stand for `env=<Gymnasium id>`: the generic option, and the id.
+    """Return the overrides that stand for `env=<Gymnasium id>`: the option of its kind, and the id.
 
     A comma-separated list, as a sweep gives it, becomes a sweep over ids of one kind.
 
@@ -109,6 +109,8 @@ def group_override(value: str, options: Iterable[str] = ()) -> list[str]:
     atari = {id.startswith("ALE/") for id in ids}
     if len(atari) > 1:
         raise ValueError(f"a sweep over env must not mix ALE/ ids with others, got {value!r}: run one sweep for each")
+    if any(id.startswith(("MiniGrid-", "BabyAI-")) for id in ids):
+        return ["env=minigrid", f"env.kwargs.task={value}"]
     if True in atari:
         register_atari()
     for id in ids:
