@@ -5,8 +5,10 @@ Only Hydra is imported here; what a job needs is imported when it runs, so that 
 
 import os
 import sys
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
+from io import StringIO
 from typing import NamedTuple
 
 import hydra
@@ -91,13 +93,25 @@ def run(name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, for us to explain, instead of printing them
     try:
         sys.argv[1:] = prepare(name, sys.argv[1:])
-        hydra_main(name)
+        (show_help if {"--help", "-h"} & set(sys.argv) else hydra_main)(name)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         report(name, error)
+
+
+def show_help(name: str) -> None:
+    """Print what Hydra says of a job, which lists every group of the package, without those of other jobs."""
+    from .command_line import own_groups
+
+    text = StringIO()
+    try:
+        with redirect_stdout(text):
+            hydra_main(name)
+    finally:  # Hydra exits
+        print(own_groups(name, text.getvalue()), end="")
 
 
 def report(name: str, error: Exception) -> None:

@@ -120,13 +120,17 @@ def explain(job: str, words: list[str], error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         what = str(error).splitlines()[0]
         return f"cannot read {error.override!r} ({what}): quote a value with signs in it, \"key='a=b'\""
+    if str(error).startswith("Config group override must be"):
+        return _no_option(job, words)
     if isinstance(error, HydraException | OmegaConfBaseException):
         key = re.match(r"Could not override '([^']+)'", str(error))
         if key is not None:
-            return nearest_key(key[1], _keys(job, words))
+            return _unknown_key(job, words, key[1])
         if isinstance(error.__cause__, OmegaConfBaseException):
             return _joined(f"{error} {error.__cause__}")
         return _joined(str(error))
+    if isinstance(error, AttributeError | TypeError):
+        return _replaced_section(job, words)
     return str(error) if type(error) is ValueError else None
 
 
@@ -144,17 +148,55 @@ def _joined(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _keys(job: str, words: list[str]) -> list[str]:
-    """Return every dotted key of the job's config with the groups the line chooses, and the groups themselves."""
+def _unknown_key(job: str, words: list[str], found: str) -> str:
+    config, group = _composed(job, words), found.split(".")[0]
+    if group in _groups(job) and config.get(group, "") is None:
+        options = ", ".join(group_options(group))
+        return f"unknown key {found!r}, for no option of {group} is chosen: write {group}=NAME first, one of {options}"
+    return nearest_key(found, dict.fromkeys([*sorted(_groups(job)), *_dotted(config, "")]))
+
+
+def _no_option(job: str, words: list[str]) -> str:
+    """Return a sentence for `group=null`, with which Hydra can do nothing, or for a section named like a group."""
+    own = _groups(job)
+    group = next(
+        (key for key, _, value in (word.partition("=") for word in words) if key in own and value == "null"), ""
+    )
+    if not group:
+        return _replaced_section(job, words) or "a group must be the name of an option, got null: leave it out"
+    options = ", ".join(group_options(group))
+    return f"{group} must be the name of an option, got null: leave it out for the default, or take one of {options}"
+
+
+def _replaced_section(job: str, words: list[str]) -> str | None:
+    """Return a sentence where the line puts one value in the place of several keys; None where it does not."""
+    config, groups = _composed(job, words), _groups(job)
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in groups and isinstance(config.get(key), dict) and not value.startswith("{"):
+            keys = ", ".join(str(name) for name in config[key] if not str(name).startswith("_"))
+            return f"{key} must keep its keys, got {word!r}: set {key}.KEY=VALUE, of {keys}"
+    return None
+
+
+def _composed(job: str, words: list[str]) -> dict[str, Any]:
+    """Return the job's config with the groups the line chooses, and nothing else of the line."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
-    groups = sorted(_groups(job))
-    chosen = [word for word in words if word.split("=")[0] in groups and "," not in word]
+    groups = _groups(job)
+    chosen = [word for word in words if word.split("=")[0] in groups and "," not in word and word[-5:] != "=null"]
     GlobalHydra.instance().clear()  # of the job that has just ended with an error
     with initialize_config_module(CONFIGS, version_base="1.3"):
-        config = compose(job, chosen)
-    return [*groups, *_dotted(OmegaConf.to_container(config), "")]
+        config: Any = OmegaConf.to_container(compose(job, chosen))
+    return config
+
+
+def own_groups(job: str, text: str) -> str:
+    """Return the text of a job's help without the lines of groups that are none of its own."""
+    everything = {entry.name for entry in files(CONFIGS).iterdir() if entry.is_dir()}
+    others = tuple(f"{group}: " for group in everything - _groups(job))
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(others))
 
 
 def _groups(job: str) -> set[str]:
