@@ -3,7 +3,8 @@
     python benchmarks/views_downstream.py [--seeds 5] [--epochs 40] [--threads 1] [--folder runs/views_downstream]
 
 Every arm is `contraux pretrain` on scikit-learn's digits (SimCLR, small CNN; all defaults but the views), with the same
-seeds, hence the same first weights and the same order of examples, and then the `contraux evaluate` of `make few-shot`:
+seeds, hence the same first weights and the same order of examples, and then `contraux evaluate` with the probes of
+`make few-shot`:
 
 * contraux: `views=digits`, a batch at a time;
 * torchvision, each image: the policy of `configs/views/digits.yaml` as torchvision transforms of single uint8 images;
@@ -98,7 +99,8 @@ def train(folder: Path, seeds: int, epochs: int, threads: int) -> None:
                 print(f"{views}, seed {seed}: {seconds(run):.0f} s", file=sys.stderr, flush=True)
     for views in ARMS.values():
         runs = ",".join(str(folder / views / f"seed_{seed}") for seed in range(seeds))
-        words = ["trusted=true", "measures.fine_tune=null", "measures.geometry=null", "picture=null"]
+        words = ["trusted=true", *(f"measures.{name}=null" for name in ("fine_tune", "geometry", "episodes"))]
+        words += ["random=false", "raw=false", "picture=null"]
         contraux("evaluate", f"checkpoint=[{runs}]", f"folder={folder / views / 'evaluation'}", *words, threads=threads)
 
 
