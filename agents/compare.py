@@ -31,7 +31,7 @@ from ..core.interruption import orphaned
 from . import job
 from .curves import draw
 from .report import Results, as_markdown, as_values, show
-from .result import learning_curve, read_episodes
+from .result import learning_curve, read_episodes, success_curve
 
 WITHOUT_EFFECT = (
     "compare",
@@ -221,6 +221,8 @@ def write_report(folder: Path, name: str, runs: Sequence[Run]) -> bool:
     try:
         draw_curves(results, runs, name, folder / "curves.png")
         places.append(folder / "curves.png")
+        if draw_successes(results, runs, name, folder / "success.png"):
+            places.append(folder / "success.png")
     except ImportError:
         console.print("no picture: matplotlib is not installed, pip install 'contraux[jobs]'")
     console.print(f"table, numbers, picture: {' '.join(map(str, places))}", soft_wrap=True)
@@ -236,6 +238,23 @@ def draw_curves(results: Results, runs: Sequence[Run], name: str, path: Path) ->
     for run in completed:
         curves.setdefault(run.arm, []).append(learning_curve(*read_episodes(run.folder / "episodes.csv"), at))
     draw({arm: np.stack(own) for arm, own in curves.items()}, at, name, path)
+
+
+def draw_successes(results: Results, runs: Sequence[Run], name: str, path: Path) -> bool:
+    """Draw the success of evaluations, where the completed runs have some at the same steps; return whether."""
+    curves: dict[str, list[np.ndarray]] = {}
+    steps: list[np.ndarray] = []
+    for run in runs:
+        file = run.folder / "evaluations.npz"
+        if results[run.arm][run.seed]["status"] == "completed" and file.exists():
+            at, successes = success_curve(file)
+            steps.append(at)
+            curves.setdefault(run.arm, []).append(successes)
+    if not steps or not len(steps[0]) or any(not np.array_equal(at, steps[0]) for at in steps):
+        return False
+    ylabel = "success in evaluation, %"
+    draw({arm: np.stack(own) for arm, own in curves.items()}, steps[0], name, path, ylabel)
+    return True
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

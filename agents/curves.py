@@ -30,7 +30,13 @@ def band(curves_RA: np.ndarray, resamples: int = 2000) -> tuple[np.ndarray, np.n
     return low, high
 
 
-def draw(curves: Mapping[str, np.ndarray], at: np.ndarray, title: str, path: Path) -> None:
+def draw(
+    curves: Mapping[str, np.ndarray],
+    at: np.ndarray,
+    title: str,
+    path: Path,
+    ylabel: str = "return, mean of the last 100 training episodes",
+) -> None:
     """Save the picture.
 
     Args:
@@ -38,6 +44,7 @@ def draw(curves: Mapping[str, np.ndarray], at: np.ndarray, title: str, path: Pat
         at: `(A,)` environment steps of the points.
         title: above the picture.
         path: the PNG.
+        ylabel: beside it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -55,7 +62,7 @@ def draw(curves: Mapping[str, np.ndarray], at: np.ndarray, title: str, path: Pat
         mean = np.nanmean(curves_RA[:, known], axis=0)
         label = f"{arm} ({len(curves_RA)} runs)"
         axes.plot(steps, mean, STYLES[i % len(STYLES)], color=colour, linewidth=2, label=label)
-    axes.set(title=title, xlabel="environment steps", ylabel="return, mean of the last 100 training episodes")
+    axes.set(title=title, xlabel="environment steps", ylabel=ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_xlim(left=0)

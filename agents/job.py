@@ -234,7 +234,9 @@ def train(
     if interrupted:
         return {"status": "interrupted", "by": stop.interruption.reason, "taken_steps": model.num_timesteps, **speed}
     returns = np.asarray(evaluation.evaluations_results[-1])
-    learning = completed(*read_episodes(run / "episodes.csv"), steps=model.num_timesteps, evaluation=returns)
+    successes = np.asarray(evaluation.evaluations_successes[-1]) if evaluation.evaluations_successes else None
+    episodes = read_episodes(run / "episodes.csv")
+    learning = completed(*episodes, steps=model.num_timesteps, evaluation=returns, successes=successes)
     return {"status": "completed", "taken_steps": model.num_timesteps, **learning, "weights": weights(model), **speed}
 
 

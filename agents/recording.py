@@ -141,3 +141,5 @@ def go_on_with_evaluations(callback: EvalCallback, path: Path, until: int) -> No
         callback.evaluations_timesteps = saved["timesteps"][kept].tolist()
         callback.evaluations_results = saved["results"][kept].tolist()
         callback.evaluations_length = saved["ep_lengths"][kept].tolist()
+        if "successes" in saved:
+            callback.evaluations_successes = saved["successes"][kept].tolist()

@@ -1,7 +1,8 @@
 """What a comparison found: paired statistics, one table, the findings in words. Pure functions over runs' results.
 
 Of each run count the area under the learning curve (mean of the curve at a fifth, two fifths, … of the run), the final
-return (mean of the last 100 training episodes), the mean return of the final evaluation, and its cost.
+return (mean of the last 100 training episodes), the mean return of the final evaluation, its success where the
+environment knows one, and its cost.
 
 A *result* is what a run's `result.json` holds; `results[arm][seed]` holds them all, also of runs that did not complete.
 The first arm is the reference, called base below.
@@ -23,6 +24,7 @@ MEASURES = {
     "area": "area under curve",
     "final_return": "final return",
     "evaluation": "final evaluation",
+    "success": "final success, %",
     "cpu_seconds": "CPU-seconds",
 }
 UNFINISHED = {"running": "cut short, its process ended"}
@@ -44,6 +46,12 @@ def values(results: Results, arm: str, measure: str) -> dict[int, float]:
     return {seed: float(value) for seed, value in plain.items() if value is not None}
 
 
+def measures(results: Results) -> dict[str, str]:
+    """Return the measures of these runs and their titles; success only where some run has it."""
+    successes = any(values(results, arm, "success") for arm in results)
+    return {measure: title for measure, title in MEASURES.items() if measure != "success" or successes}
+
+
 def identical_weights(results: Results, arm: str) -> tuple[int, int]:
     """Return in how many seeds the arm ended with the very weights of base, and in how many both completed."""
     base = results[next(iter(results))]
@@ -59,7 +67,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
     """Return the table's rows below :data:`HEADER`: every measure, and below it every arm."""
     base, *others = results
     table: list[tuple[str, ...]] = []
-    for measure, title in MEASURES.items():
+    for measure, title in measures(results).items():
         reference = values(results, base, measure)
         for arm in results:
             own = values(results, arm, measure)
@@ -113,7 +121,7 @@ def findings(results: Results) -> list[str]:
 
 def _finding(results: Results, arm: str, reference: str) -> str:
     parts = []
-    for measure, title in (("area", "area"), ("final_return", "final return")):
+    for measure, title in (("area", "area"), ("final_return", "final return"), ("success", "final success")):
         difference = paired(values(results, arm, measure), values(results, reference, measure))
         if difference is not None:
             finding = difference.in_words("a gain", "a loss")
@@ -149,7 +157,7 @@ def as_values(name: str, results: Results) -> dict[str, Any]:
     for arm in results:
         same, pairs = identical_weights(results, arm)
         arms[arm] = {"planned": len(results[arm]), "weights_identical_to_base": {"seeds": same, "of": pairs}}
-        for measure in MEASURES:
+        for measure in measures(results):
             own = values(results, arm, measure)
             difference = paired(own, values(results, base, measure)) if arm != base else None
             numbers = list(own.values())

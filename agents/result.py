@@ -38,11 +38,33 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, at: np.ndarray) -> np
     return np.where(counts > 0, (sums[ended] - sums[first]) / np.maximum(counts, 1), np.nan)
 
 
-def completed(episode_steps: np.ndarray, returns: np.ndarray, *, steps: int, evaluation: np.ndarray) -> dict[str, Any]:
+def success_curve(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(A,)` steps and `(A,)` percentages of success of the evaluations in an `evaluations.npz`.
+
+    Both are empty where the environment knows no success. Of two evaluations at one step (the run's last one, and one
+    that was due) the last counts.
+    """
+    with np.load(path) as saved:
+        if "successes" not in saved:
+            return np.zeros(0), np.zeros(0)
+        steps, successes = saved["timesteps"], 100 * saved["successes"].mean(1)
+    last = np.append(steps[1:] != steps[:-1], True)
+    return steps[last], successes[last]
+
+
+def completed(
+    episode_steps: np.ndarray,
+    returns: np.ndarray,
+    *,
+    steps: int,
+    evaluation: np.ndarray,
+    successes: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Return the numbers of a completed run; None stands for one that has no episode to be computed from.
 
     `final_return` is the mean of the last 100 training episodes, `area` the mean of the learning curve at a fifth, two
-    fifths, … of the run, `evaluation` mean and standard deviation of the last deterministic evaluation.
+    fifths, … of the run, `evaluation` mean and standard deviation of the last deterministic evaluation, and `success`
+    the percentage of its episodes that ended in success, where the environment says `is_success`.
     """
     at = np.linspace(0, steps, CHECKPOINTS + 1)[1:]
     curve = learning_curve(episode_steps, returns, at)
@@ -52,6 +74,7 @@ def completed(episode_steps: np.ndarray, returns: np.ndarray, *, steps: int, eva
         "area": area,
         "evaluation": {"mean": float(evaluation.mean()), "sd": float(evaluation.std()), "episodes": evaluation.size},
         "episodes": len(returns),
+        "success": None if successes is None else 100 * float(np.mean(successes)),
     }
 
 
@@ -72,6 +95,7 @@ def show(run: Path, result: dict[str, Any]) -> None:
         "return, last 100 training episodes": number(result["final_return"]),
         "area under the learning curve": number(result["area"]),
         f"evaluation, {episodes}": f"{evaluation['mean']:.1f} ± {evaluation['sd']:.1f}",
+        **({} if result.get("success") is None else {"success in it": f"{result['success']:.0f} %"}),
         "steps": f"{result['taken_steps']} in {result['seconds']:.0f} s, {result['steps_per_second']:.0f} steps/s",
         "model": str(run / "checkpoint" / "model.zip"),
         "everything else": str(run),

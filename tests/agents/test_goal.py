@@ -1,5 +1,11 @@
 """Contrastive goal-conditioned RL: what is trained by what, what it learns, saving, callbacks, the command line."""
 
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -274,3 +280,42 @@ def test_entropy_coefficients():
     for wrong in ("auto_0", "auto_x", "auto_inf", "0.5", -0.5):
         with pytest.raises(ValueError, match="ent_coef must be"):
             entropy_coefficient(wrong)
+
+
+PROGRAM = Path(sys.executable).with_name("contraux")
+TINY = ["+env.kwargs.max_episode_steps=10", "env.n_envs=2", "agent.learning_starts=40", "agent.batch_size=16",
+        "evaluation.every=100", "evaluation.episodes=3", "threads=1", "tensorboard=false"]  # fmt: skip
+
+
+def contraux(*words, cwd):
+    return subprocess.run([PROGRAM, *words], cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+def test_compared_with_hindsight_from_the_command_line(tmp_path):
+    done = contraux("compare", "experiment=goal_reaching", *TINY, "steps=200", "compare.seeds=1",
+                    "hydra/launcher=basic", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "runs/compare/goal_reaching"
+    assert "final success, %" in (folder / "table.md").read_text()
+    assert (folder / "success.png").read_bytes().startswith(b"\x89PNG")
+    arms = json.loads((folder / "results.json").read_text())["arms"]
+    assert len(arms) >= 3 and all(arm["success"]["runs"] == 1 for arm in arms.values())
+    runs = list(folder.glob("*/seed_0"))
+    for run in runs:
+        with (run / "progress.csv").open(newline="") as file:
+            assert float(list(csv.DictReader(file))[-1]["train/actor_loss"])
+        assert np.load(run / "evaluations.npz")["successes"].shape == (3, 3)
+
+
+def test_resumed_from_the_command_line(tmp_path):
+    done = contraux("rl", "agent=contrastive_goal", "env=point_maze", "objective=none", *TINY, "steps=120",
+                    "agent.energy=cosine", "agent.temperature=0.1", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0 and "success in it" in done.stdout, done.stdout + done.stderr
+    (run,) = tmp_path.glob("runs/rl/*")
+    done = contraux("rl", f"resume={run}", "steps=220", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((run / "result.json").read_text())["taken_steps"] == 220
+    model = ContrastiveRL.load(run / "checkpoint" / "model.zip")
+    assert (model.policy.critic.temperature, model.num_timesteps) == (0.1, 220)
+    evaluations = np.load(run / "evaluations.npz")
+    assert len(evaluations["successes"]) == len(evaluations["timesteps"]) == 4

@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from contraux.agents.report import as_markdown, as_values, findings, identical_weights, iqm, paired, rows, show, values
-from contraux.agents.result import completed, learning_curve, read_episodes
+from contraux.agents.report import (
+    as_markdown,
+    as_values,
+    findings,
+    identical_weights,
+    iqm,
+    measures,
+    paired,
+    rows,
+    show,
+    values,
+)
+from contraux.agents.result import completed, learning_curve, read_episodes, success_curve
 
 
 def result(area, weights="w", status="completed", cpu=10.0):
@@ -90,3 +101,21 @@ def test_learning_curve_by_hand(tmp_path):
 def test_no_episode_is_a_dash_and_no_crash():
     empty = completed(np.array([]), np.array([]), steps=10, evaluation=np.array([1.0]))
     assert empty["area"] is None and empty["final_return"] is None
+
+
+def test_success_is_reported_where_the_environment_knows_it(tmp_path):
+    assert "success" not in measures(RESULTS) and "success" not in as_markdown("x", RESULTS)
+    reached = {
+        arm: {seed: result(1.0, f"{arm}{seed}") | {"success": level + seed} for seed in range(1, 7)}
+        for arm, level in (("base", 10.0), ("goal", 60.0))
+    }
+    table = as_markdown("x", reached)
+    assert "| final success, % | base | 6/6 | 13.5 ± 1.9 |" in table and "+50.0 [50.0, 50.0] | 6/6 |" in table
+    assert "final success +50.0 [50.0, 50.0], 6 of 6 seeds up: a gain" in findings(reached)[0]
+    assert completed(np.array([1.0]), np.array([1.0]), steps=1, evaluation=np.array([1.0]),
+                     successes=np.array([True, False, False, False]))["success"] == 25  # fmt: skip
+    np.savez(tmp_path / "a.npz", timesteps=[10, 20, 20], successes=[[0, 0], [1, 0], [1, 1]])
+    steps, shares = success_curve(tmp_path / "a.npz")
+    assert steps.tolist() == [10, 20] and shares.tolist() == [0, 100]
+    np.savez(tmp_path / "b.npz", timesteps=[10])
+    assert all(len(found) == 0 for found in success_curve(tmp_path / "b.npz"))
