@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..clrl import ContrastiveAuxiliary, vector_encoder
 from ..clrl.exploration import NoveltyBonus
+from ..clrl.stores.frame_replay import FrameNStepReplayBuffer, FrameReplayBuffer, storable
 from .auxiliary import with_auxiliary
 
 
@@ -38,6 +39,8 @@ def make_agent(
         policy: alias of a policy; None chooses MultiInput for Dict observations, Cnn for images, else Mlp.
         policy_kwargs: arguments of the policy. Without images they are laid over `contraux.clrl.vector_encoder()`,
             since SB3's own encoder of vectors has no parameters, which no objective could train.
+        replay_buffer_class: of an off-policy algorithm; None lets images be kept frame by frame, which changes nothing
+            but the memory it takes (`contraux.clrl.FrameReplayBuffer`), and leaves all else to the algorithm.
         hyperparameters: what else the algorithm takes; lists become tuples (`train_freq: [1, episode]`).
 
     Raises:
@@ -47,6 +50,7 @@ def make_agent(
     policy = policy or suitable_policy(algorithm, env.observation_space)
     policy_kwargs = dict(policy_kwargs or {})
     hyperparameters = {name: tuple(x) if isinstance(x, list) else x for name, x in hyperparameters.items()}
+    hyperparameters |= suitable_replay(algorithm, env.observation_space, hyperparameters)
     if encoder is None and not has_images(env.observation_space):
         policy_kwargs = {**vector_encoder(), **policy_kwargs}
     own = {} if auxiliary is None and exploration is None else {"auxiliary": auxiliary, "exploration": exploration}
@@ -86,6 +90,22 @@ def suitable_policy(algorithm: type[BaseAlgorithm], space: spaces.Space[Any]) ->
         f"{algorithm.__name__} has no {kind} policy for observations {space}, only "
         f"{', '.join(algorithm.policy_aliases)}: choose another agent"
     )
+
+
+def suitable_replay(
+    algorithm: type[BaseAlgorithm], space: spaces.Space[Any], hyperparameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments that keep images frame by frame, where nothing else is asked for and the algorithm can."""
+    asked = hyperparameters.get("replay_buffer_class") is not None or hyperparameters.get("optimize_memory_usage")
+    if asked or "replay_buffer_class" not in inspect.signature(algorithm).parameters or not storable(space):
+        return {}
+    steps = hyperparameters.get("n_steps", 1)
+    if steps == 1:
+        return {"replay_buffer_class": FrameReplayBuffer}
+    gamma = hyperparameters.get("gamma", 0.99)
+    own = {"n_steps": steps, "gamma": gamma, **(hyperparameters.get("replay_buffer_kwargs") or {})}
+    # The buffer computes the returns; the algorithm's own n_steps only says which buffer to choose.
+    return {"replay_buffer_class": FrameNStepReplayBuffer, "replay_buffer_kwargs": own, "n_steps": 1}
 
 
 def has_images(space: spaces.Space[Any]) -> bool:

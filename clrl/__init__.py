@@ -9,10 +9,12 @@ PPO("CnnPolicy", env).learn(100_000, callback=ContrastiveAuxiliary("curl", weigh
 from .augmentation import ObservationAugmentation
 from .callback import ContrastiveAuxiliary
 from .pretrained import PretrainedExtractor, pretrained_encoder
+from .stores import FrameReplayBuffer
 from .vector import VectorEncoder, vector_encoder
 
 __all__ = [
     "ContrastiveAuxiliary",
+    "FrameReplayBuffer",
     "ObservationAugmentation",
     "PretrainedExtractor",
     "VectorEncoder",
