@@ -21,7 +21,7 @@ class Shuffled(nn.Module):
     queries have those of the whole batch.
 
     Nothing is shuffled in evaluation mode, nor where the encoder has no batch norm. The order comes from torch's global
-    generator on the CPU, across processes from that of the first.
+    generator of the inputs' device, across processes from that of the first.
 
     Args:
         encoder: `(B, ...) -> (B, D)`.
@@ -46,7 +46,7 @@ class Shuffled(nn.Module):
         groups = min(self.groups, len(x) // 2)
         if not self.training or not self._normalises or (size == 1 and groups < 2):
             return self.encoder(x)
-        order = torch.randperm(len(x) * size).to(x.device)
+        order = torch.randperm(len(x) * size, device=x.device)  # there, for a copy from the CPU would wait
         if size > 1:
             dist.broadcast(order, 0)
             counts = equal_rows(x)

@@ -11,6 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from small_methods import COPIED, NAMES, NEGATIVE_FREE, Encoder, config, gradients, labels, small, trainable, views
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import contraux
 from contraux.core.distributed import cached_backward, split_rows
@@ -277,6 +279,22 @@ def test_keys_are_encoded_in_random_groups_and_come_back_in_order():
         torch.testing.assert_close(found[group], expected)
     assert not torch.allclose(found, encoder(x))
     assert not torch.equal(found, shuffled(x))  # another order, other statistics
+
+
+def test_the_order_is_drawn_where_the_rows_are():
+    """A copy from the CPU's memory would wait for a GPU; here the rows are on torch's device without numbers."""
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            found = function(*arguments, **(keywords or {}))
+            devices.update(x.device.type for x in tree_leaves((arguments, found)) if isinstance(x, torch.Tensor))
+            return found
+
+    with torch.device("meta"):
+        shuffled, x, devices = Shuffled(MomentumEncoder(nn.BatchNorm1d(3), 0.5), 2), torch.empty(8, 3), set()
+    with Copies():
+        assert shuffled(x).shape == (8, 3)
+    assert devices == {"meta"}
 
 
 def test_nothing_is_shuffled_without_need():
