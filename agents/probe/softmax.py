@@ -48,9 +48,10 @@ def fit_softmax(
 
         mean_i -log softmax(W_v^T x_i + b_v)[y_iv] + |W_v|^2 / (2 c N)
 
-    which is scikit-learn's `LogisticRegression(C=c)`. The sum over variables is one smooth convex problem, solved by
-    full-batch L-BFGS: one product with the features serves all variables. It has converged for a variable where no
-    entry of the gradient exceeds `tolerance`, scikit-learn's own criterion.
+    which is scikit-learn's `LogisticRegression(C=c)`, of two classes its `C=2c`. The sum over variables is one smooth
+    convex problem, solved by full-batch L-BFGS: one product with the features serves all variables. It has converged
+    for a variable where no entry of the gradient exceeds `tolerance`, scikit-learn's own criterion. In float32 a
+    tolerance far below 1e-5 is out of reach.
 
     Args:
         features_ND: floats, standardised.
