@@ -30,13 +30,13 @@ class ContrastiveRL(OffPolicyAlgorithm):
         critic  L(f) + c 1/N sum_i (log sum_j e^{f_ij})^2
         actor   1/N sum_i ( alpha log pi(a_i | s_i, g_i) - f(s_i, a_i, g_i) ),    a_i from pi
 
-    (Eysenbach et al. 2022, eq. 3 and 6, https://arxiv.org/abs/2206.07568; Bortkiewicz et al. 2024, section 4,
-    https://arxiv.org/abs/2408.11052.) Rewards and target networks play no part. Only Box actions, since the actor is
+    (Eysenbach et al. 2022, https://arxiv.org/abs/2206.07568; Bortkiewicz et al. 2024,
+    https://arxiv.org/abs/2408.11052.) Rewards and target networks play no part. Actions are a Box, since the actor is
     SAC's.
 
     Deviations: goals are drawn from every stored transition, the latest of an unfinished episode included, where the
-    papers store whole trajectories. One critic, as in the study, where the first paper has two for images. A terminal
-    state is no absorbing one: futures end with the episode, however it ended.
+    papers store whole trajectories. One critic, as in the study, where the first authors' code can take the smaller of
+    two. A terminal state is no absorbing one: futures end with the episode, however it ended.
 
     Args:
         policy: `MultiInputPolicy`, or a class with `actor` and `critic` like :class:`ContrastivePolicy`.

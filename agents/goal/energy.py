@@ -20,7 +20,7 @@ def make_energy(name: str, dim: int) -> Energy:
     """Return an energy of `dim`-dimensional representations by the name it has in the papers.
 
     `dot` is phi·psi (Eysenbach et al. 2022), `cosine` is phi·psi / (|phi| |psi|), `l2` is -|phi - psi| and `l2_squared`
-    its square with the sign kept (Bortkiewicz et al. 2024, section 4.3), `bilinear` is phi^T W psi with a learned W.
+    its square with the sign kept (Bortkiewicz et al. 2024), `bilinear` is phi^T W psi with a learned W.
 
     Raises:
         ValueError: another name.

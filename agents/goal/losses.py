@@ -38,7 +38,7 @@ def forward_info_nce(energies_NN: Tensor) -> Tensor:
 
         L = -1/N sum_i log( e^{f_ii} / sum_j e^{f_ij} )
 
-    (Bortkiewicz et al. 2024, eq. 5, https://arxiv.org/abs/2408.11052.) Whatever depends on the state-action alone can
+    (Bortkiewicz et al. 2024, https://arxiv.org/abs/2408.11052.) Whatever depends on the state-action alone can
     be added to f without a change in L: use :func:`logsumexp_penalty` beside it.
     """
     return info_nce(energies_NN, _true(energies_NN), temperature=1.0)
@@ -58,7 +58,7 @@ def symmetric_info_nce(energies_NN: Tensor) -> Tensor:
 
 
 def binary_nce(energies_NN: Tensor) -> Tensor:
-    """Return the loss of telling true pairs from others one by one (Eysenbach et al. 2022, eq. 3).
+    """Return the loss of telling true pairs from others one by one (NCE, Eysenbach et al. 2022).
 
         L = -1/N sum_i ( log sigmoid(f_ii) + 1/(N-1) sum_{j != i} log sigmoid(-f_ij) )
 
@@ -75,7 +75,7 @@ def logsumexp_penalty(energies_NN: Tensor) -> Tensor:
     """Return 1/N sum_i (log sum_j e^{f_ij})^2, which keeps energies of a state-action near a common level.
 
     Without it forward InfoNCE leaves the level of f free for each state-action, and with it the actor's comparison of
-    actions (Bortkiewicz et al. 2024, section 4.3; Eysenbach et al. 2021, C-learning).
+    actions (Bortkiewicz et al. 2024).
     """
     return torch.logsumexp(energies_NN, dim=1).square().mean()
 

@@ -35,7 +35,7 @@ class FutureReplayBuffer(DictReplayBuffer):
         P(k) = (1 - gamma) gamma^(k-1) / (1 - gamma^n),    k = 1, ..., n
 
     with n the number of steps stored from the transition to the end of its episode, the transition's own included. This
-    is the discounted occupancy of the future (Eysenbach et al. 2022, eq. 1) cut where the episode ends, whether by
+    is the discounted occupancy of the future (Eysenbach et al. 2022) cut where the episode ends, whether by
     termination, by a time limit, or because the environment was reset in between (:meth:`interrupt`). The last state
     of an episode can be drawn, the first one of the next never. An episode that goes on is sampled as far as it has
     come. When the buffer is full, the oldest transitions go one by one; what followed them stays.
