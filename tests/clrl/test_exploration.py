@@ -268,16 +268,9 @@ def test_the_bonus_is_of_the_next_observation_and_the_terminal_one_at_an_end(nam
             seen.append(copy.deepcopy({key: self.locals[key] for key in ("new_obs", "dones", "infos")}))
             return True
 
-    class Same(BaseCallback):
-        def _on_training_start(self):
-            self.model.policy.set_training_mode(False)
-
-        def _on_step(self):
-            return True
-
     model.learning_rate = 0.0
     model.lr_schedule = lambda _: 0.0  # so that the embedding stays what it is
-    model.learn(400, callback=[Spy(), Same(), NoveltyBonus(factory, 0.0, unit_length=False)])
+    model.learn(400, callback=[Spy(), NoveltyBonus(factory, 0.0, unit_length=False)])
     encoder = model.policy.features_extractor if name == "PPO" else model.q_net.features_extractor
     following = torch.cat([steps.following for steps in made[0].steps])
     ended = np.concatenate([steps.ended for steps in made[0].steps])
