@@ -161,38 +161,33 @@ class ContrastiveRL(OffPolicyAlgorithm):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
-        """Take `gradient_steps` steps of critic, alpha and actor, each on one batch for all three."""
+        """Take `gradient_steps` steps of critic, alpha and actor, each on one batch for all three; log the last one."""
         self.policy.set_training_mode(True)
         optimizers = [self.policy.actor.optimizer, self.policy.critic.optimizer]
         if self.ent_coef_optimizer is not None:
             optimizers.append(self.ent_coef_optimizer)
         self._update_learning_rate(optimizers)
-        found: dict[str, list[Tensor]] = {}
-        for _ in range(gradient_steps):
+        found: dict[str, Tensor] = {}
+        for step in range(gradient_steps):
             batch = self.replay_buffer.sample_futures(batch_size, env=self._vec_normalize_env)
-            metrics = self._train_critic(batch.observations, batch.actions)
-            metrics |= self._train_actor(batch.observations)
-            for name, value in metrics.items():
-                found.setdefault(name, []).append(value)
+            energies_NN, critic = self._train_critic(batch.observations, batch.actions)
+            actor = self._train_actor(batch.observations)
+            if step == gradient_steps - 1:
+                true = torch.arange(batch_size, device=self.device)
+                found = {**critic, **actor, **contrastive_metrics(energies_NN, true, temperature=1.0)}
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in found.items():
-            self.logger.record(f"train/{name}", torch.stack(values).mean().item())
+        for name, value in found.items():
+            self.logger.record(f"train/{name}", value.item())
 
-    def _train_critic(self, observations: dict[str, Tensor], actions: Tensor) -> dict[str, Tensor]:
+    def _train_critic(self, observations: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         energies_NN = self.policy.critic.of_all_pairs(observations, actions)
         loss = contrastive_loss(self.loss)(energies_NN)
         penalty = logsumexp_penalty(energies_NN)
         self.policy.critic.optimizer.zero_grad()
         (loss + self.logsumexp_penalty * penalty).backward()
         self.policy.critic.optimizer.step()
-        energies_NN = energies_NN.detach()
-        true = torch.arange(len(energies_NN), device=energies_NN.device)
-        return {
-            "critic_loss": loss.detach(),
-            "logsumexp_penalty": penalty.detach(),
-            **contrastive_metrics(energies_NN, true, temperature=1.0),
-        }
+        return energies_NN.detach(), {"critic_loss": loss.detach(), "logsumexp_penalty": penalty.detach()}
 
     def _train_actor(self, observations: dict[str, Tensor]) -> dict[str, Tensor]:
         goals = shuffled(observations[GOAL], round(self.random_goals * len(observations[GOAL])))

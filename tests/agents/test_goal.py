@@ -82,7 +82,8 @@ def test_critic_gradient_by_hand(loss):
     expected["symmetric"] = expected["forward"] + expected["backward"]
     gradients = torch.autograd.grad(expected[loss] + 0.3 * (log_sum**2).mean(), list(critic.parameters()))
     critic.float()
-    metrics = model._train_critic(batch.observations, batch.actions)
+    energies, metrics = model._train_critic(batch.observations, batch.actions)
+    torch.testing.assert_close(energies.double(), f.detach(), atol=1e-4, rtol=1e-4)
     assert metrics["critic_loss"].item() == pytest.approx(expected[loss].item(), rel=1e-5)
     assert metrics["logsumexp_penalty"].item() == pytest.approx((log_sum**2).mean().item(), rel=1e-5)
     for weight, gradient in zip(critic.parameters(), gradients, strict=True):
@@ -299,7 +300,7 @@ def test_compared_with_hindsight_from_the_command_line(tmp_path):
     assert "final success, %" in (folder / "table.md").read_text()
     assert (folder / "success.png").read_bytes().startswith(b"\x89PNG")
     arms = json.loads((folder / "results.json").read_text())["arms"]
-    assert len(arms) >= 3 and all(arm["success"]["runs"] == 1 for arm in arms.values())
+    assert len(arms) >= 2 and all(arm["success"]["runs"] == 1 for arm in arms.values())
     runs = list(folder.glob("*/seed_0"))
     for run in runs:
         with (run / "progress.csv").open(newline="") as file:
