@@ -101,6 +101,9 @@ class NoveltyBonus(BaseCallback):
     def _on_training_start(self) -> None:
         if self.bonus is None:  # by now an auxiliary has its heads
             self._build()
+        if self._restored is not None:
+            self._put_back(self._restored)
+            self._restored = None
         self._waiting, self._scaled, self._seen_timesteps = [], [], -1
         if self.model._last_obs is not self._reached:
             self.scale.begin()
@@ -175,9 +178,6 @@ class NoveltyBonus(BaseCallback):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.bonus = self.factory(Host(dim, model.n_envs, model.device, policy.make_features_extractor))
-        if self._restored is not None:
-            self._put_back(self._restored)
-            self._restored = None
 
     def _step(self) -> tuple[Observations, np.ndarray, Observations]:
         """What the last step led to: following observations, which episodes ended, and where new ones began."""

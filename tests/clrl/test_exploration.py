@@ -384,6 +384,16 @@ def test_a_saved_bonus_goes_on(tmp_path, bonus):
     assert ends[1][1].scale.moments.count == pytest.approx(callback.scale.moments.count + 64, rel=1e-3)
 
 
+def test_a_bonus_in_use_takes_over_a_state_too(tmp_path):
+    model, callback = HOSTS["PPO"].make(), NoveltyBonus("rnd")
+    model.learn(64, callback=callback)
+    callback.save(tmp_path / "m")
+    saved = callback.scale.moments.count
+    model.learn(64, callback=callback, reset_num_timesteps=False)
+    model.learn(64, callback=callback.load(tmp_path / "m"), reset_num_timesteps=False)
+    assert callback.scale.moments.count == saved + 64
+
+
 def test_a_state_of_another_kind_and_a_missing_file_are_refused(tmp_path):
     model, callback = HOSTS["PPO"].make(), NoveltyBonus("elliptical")
     model.learn(64, callback=callback)
