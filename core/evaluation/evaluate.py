@@ -180,7 +180,8 @@ def usable(measures: Mapping[str, Measure], subject: Subject) -> tuple[dict[str,
     for split, own in (("training", subject.train), ("test", subject.test)):
         if needy and not len(own.known().labels):
             raise ValueError(
-                f"{', '.join(needy)} need labels, and the {split} split has none: give other data, or leave them out "
+                f"{', '.join(needy)} need labels, and the {split} split has none: give other data (of a recording, "
+                f"data.label=ram), or leave them out "
                 f"({' '.join(f'measures.{title}=null' for title in needy)})"
             )
     if subject.train.labels.ndim == 1:

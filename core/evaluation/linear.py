@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from ..check import number, whole
 from .draws import Shots, draw_labels, shots_name
+from .geometry import evenly_spaced
 from .subject import Features, Found, Subject
 
 
@@ -70,17 +71,22 @@ class LinearProbe:
         max_iter: >= 1, see `Probe`.
         min_entropy: >= 0 in nats; labels of less entropy over the training split are left out, since always guessing
             their one frequent value would look like knowledge.
+        most: >= 1, how many of the labels that are left have a probe, evenly spaced; None: all. Every probe takes
+            seconds, and an emulator's memory has 128 bytes.
     """
 
     c: float = 1.0
     max_iter: int = 1000
     min_entropy: float = 0.6
+    most: int | None = 16
     seeded: ClassVar[bool] = False
     labels: ClassVar[str] = "any"
 
     def __post_init__(self) -> None:
         Probe(self.c, self.max_iter)
         number("min_entropy", self.min_entropy, 0.0)
+        if self.most is not None:
+            whole("most", self.most, 1)
 
     def __call__(self, subject: Subject, seed: int) -> Found:
         """Return `linear`; or `linear` and `linear_f1` over the labels of each example."""
@@ -93,12 +99,13 @@ class LinearProbe:
 
     def _of_each(self, train: Features, test: Features) -> Found:
         total = train.labels.shape[1]
-        used = [label for label in range(total) if entropy(train.labels[:, label]) >= max(self.min_entropy, 1e-12)]
-        if not used:
+        varied = [label for label in range(total) if entropy(train.labels[:, label]) >= max(self.min_entropy, 1e-12)]
+        if not varied:
             raise ValueError(
                 f"a linear probe needs a label with an entropy of at least min_entropy={self.min_entropy:g} nats, and "
                 f"none of the {total} has it"
             )
+        used = [varied[i] for i in evenly_spaced(len(varied), self.most or len(varied))]
         probe, correct, f1, stopped = Probe(self.c, self.max_iter), [], [], 0
         for label in used:
             truth_M = test.labels[:, label]
@@ -106,7 +113,10 @@ class LinearProbe:
             correct.append(accuracy(predicted_M, truth_M))
             f1.append(100 * float(f1_score(truth_M, predicted_M, average="weighted", zero_division=0)))
             stopped += not converged
-        notes = [f"linear: means over {len(used)} of {total} labels, those of at least {self.min_entropy:g} nats"]
+        share = "" if len(used) == len(varied) else f"{len(used)}, evenly spaced, of the "
+        notes = [
+            f"linear: means over {share}{len(varied)} of {total} labels, those of at least {self.min_entropy:g} nats"
+        ]
         notes += unconverged("linear", stopped, len(used), self.max_iter)
         return Found({"linear": float(np.mean(correct)), "linear_f1": float(np.mean(f1))}, notes=notes)
 

@@ -231,6 +231,11 @@ def test_several_labels_of_each_example_have_a_probe_each():
     coin_accuracy = 2 * found.values["linear"] - 100  # the class is told without a mistake, the coin is not
     assert 20 < coin_accuracy < 80
     assert found.values["linear_f1"] <= 100
+    two = LinearProbe(min_entropy=0.0, most=2)(subject_of(train, test), 0)  # of labels 0, 2 and 3: the first and last
+    assert two.notes[0] == "linear: means over 2, evenly spaced, of the 3 of 4 labels, those of at least 0 nats"
+    assert two.values["linear"] > found.values["linear"] + 5  # without the coin
+    everything = LinearProbe(min_entropy=0.0, most=None)(subject_of(train, test), 0)
+    assert everything.notes[0] == "linear: means over 3 of 4 labels, those of at least 0 nats"
     with pytest.raises(ValueError, match="none of the 4 has it"):
         LinearProbe(min_entropy=3.0)(subject_of(train, test), 0)
 
@@ -502,6 +507,7 @@ def test_fine_tuning_moves_the_encoder_and_not_only_the_head():
     ("make", "sentence"),
     [
         (lambda: LinearProbe(c=0), "c must be a number > 0, got 0"),
+        (lambda: LinearProbe(most=0), "most must be a whole number >= 1, got 0"),
         (lambda: LinearProbe(min_entropy=-1), "min_entropy must be a number >= 0, got -1"),
         (lambda: FewLabels(shots=[0]), "shots must be a whole number >= 1, got 0"),
         (lambda: FewLabels(draws=0), "draws must be a whole number >= 1, got 0"),
