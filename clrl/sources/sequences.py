@@ -63,9 +63,9 @@ class Sequences(nn.Module):
         self.horizon = self.past + self.k
         self.actions, self.rewards = actions, rewards
         self.second_view = second_view
-        self.sizes: dict[str, int | tuple[int, ...]] = {}
+        self.sizes: dict[str, int | tuple[int, ...]] = {"steps": self.k}
         if actions:
-            self.sizes = {"action_dim": observer.actions.size, "action_choices": observer.actions.choices}
+            self.sizes |= {"action_dim": observer.actions.size, "action_choices": observer.actions.choices}
         self.views: Views = dict(views or {})
         self.observer = observer
         self._encoder = (encoder,)  # in a tuple: the host's module is not registered as ours

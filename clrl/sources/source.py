@@ -23,7 +23,8 @@ class Source(Protocol):
     sizes: Mapping[str, int | tuple[int, ...]]
     """What an objective may need to know of the pairs besides the dimension of queries, as keyword arguments:
     `action_dim` and `action_choices` (the sizes of the one-hot blocks in the code of an action, none where it holds
-    values) where `Pairs.context` has actions, `local_dim` where keys are vectors of a feature map."""
+    values) where `Pairs.context` has actions, `steps` where there may be keys of several steps ahead, `local_dim` where
+    keys are vectors of a feature map."""
 
     def __call__(self, window: Window, generator: torch.Generator) -> Pairs:
         """Encode the window's observations; gradient flows into the host's encoder through `Pairs.query`."""

@@ -38,7 +38,7 @@ class CPC(nn.Module):
 
     Args:
         dim: dimension D of the features.
-        steps: K, as many as the source looks ahead.
+        steps: K, as many as the source looks ahead; it says so.
         hidden: H, width of the GRU; 256 in the paper's experiments on speech.
         similarity: of predictions W_j c_t and features; the paper's is the scalar product.
         sampler: who counts as a negative, as for `Contrastive`; each step has its own.

@@ -115,7 +115,7 @@ def sample(**settings):
 @pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
 def test_rows_are_where_the_contract_says(momentum):
     source, pairs, window, encoder = sample(k=2, past=2, momentum=momentum, actions=True, rewards=True)
-    assert source.sizes == {"action_dim": 3, "action_choices": (3,)} and source.horizon == 4
+    assert source.sizes == {"steps": 2, "action_dim": 3, "action_choices": (3,)} and source.horizon == 4
     np.testing.assert_array_equal(pairs.query.detach(), window.observation(2)[""])
     np.testing.assert_array_equal(pairs.key[:16].detach(), window.observation(3)[""])
     np.testing.assert_array_equal(pairs.key[16:].detach(), window.observation(4)[""])
@@ -193,6 +193,6 @@ def test_bad_parts_are_refused_in_one_sentence():
     )
     with pytest.raises(
         ValueError,
-        match=r"Sequences provides the sizes \['action_choices', 'action_dim'\], got a module Contrastive .*\[\]",
+        match=r"provides the sizes \['action_choices', 'action_dim', 'steps'\], got a module Contrastive .*\[\]",
     ):
         build_parts(config, encoder, observer)

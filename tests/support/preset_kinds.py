@@ -7,7 +7,7 @@ from contraux.core.preset import build, preset, presets
 CONTRASTIVE = [name for name in presets() if preset(name).module["_target_"].endswith(".Contrastive")]
 """Presets whose objective compares queries and keys as they come, with parts to exchange."""
 
-SIZES = {"action_dim": 3, "action_choices": (3,), "local_dim": 6}
+SIZES = {"action_dim": 3, "action_choices": (3,), "local_dim": 6, "steps": 3}
 """What sources tell the objectives that want to know."""
 
 
