@@ -27,6 +27,19 @@ CartPole-v1:
   buffer_size: 1000
   policy_kwargs: "importlib.import_module('contraux.clrl').vector_encoder()"
 """
+DQN_PIXELS = """
+contraux/Pixels-v1:
+  n_timesteps: 60
+  env_kwargs: {task: CartPole-v1, size: 36}
+  frame_stack: 3
+  policy: CnnPolicy
+  learning_starts: 20
+  buffer_size: 200
+  batch_size: 8
+  replay_buffer_class: "importlib.import_module('contraux.clrl').FrameReplayBuffer"
+  callback:
+    - contraux.clrl.ContrastiveAuxiliary: {objective: curl, every: 4}
+"""
 AUXILIARY = """
   callback:
     - contraux.clrl.ContrastiveAuxiliary: {{objective: temporal, weight: {weight}}}
@@ -38,14 +51,17 @@ from rl_zoo3.train import train
 for run in sys.argv[1:]:
     algorithm, arm = run.split(":")
     print("arm", arm, flush=True)
-    sys.argv = ["train", "--algo", algorithm, "--env", "CartPole-v1", "--conf-file", f"{arm}.yml", "-f", arm]
-    sys.argv += ["--eval-freq", "-1", "--seed", "3", "--device", "cpu", "--log-interval", "1"]
+    env = open(f"{arm}.yml").read().split(":")[0].strip()
+    sys.argv = ["train", "--algo", algorithm, "--env", env, "--conf-file", f"{arm}.yml", "-f", arm]
+    sys.argv += ["--gym-packages", "contraux.clrl.envs", "--eval-freq", "-1"]
+    sys.argv += ["--seed", "3", "--device", "cpu", "--log-interval", "1"]
     train()
 """
 RUNS = {
     "plain": (PPO, PPO_CARTPOLE),
     "weight_0": (PPO, PPO_CARTPOLE + AUXILIARY.format(weight=0)),
     "weight_1": (PPO, PPO_CARTPOLE + AUXILIARY.format(weight=1.0)),
+    "pixels": (DQN, DQN_PIXELS),
     "off_policy": (DQN, DQN_CARTPOLE + AUXILIARY.format(weight=1.0)),
 }
 
@@ -66,7 +82,7 @@ def runs(tmp_path_factory):
 
 
 def weights(folder, algorithm):
-    model = algorithm.load(next(folder.glob("*/CartPole-v1_1/CartPole-v1.zip")), device="cpu")
+    model = algorithm.load(next(folder.glob("*/*-v1_1/*-v1.zip")), device="cpu")
     return torch.cat([parameter.flatten() for parameter in model.policy.parameters()])
 
 
@@ -86,4 +102,10 @@ def test_ppo_trains_with_the_callback_of_a_yaml_file(runs):
 def test_dqn_too(runs):
     printed, weights = runs["off_policy"]
     assert "auxiliary/" in printed
+    assert weights.isfinite().all()
+
+
+def test_images_frame_by_frame(runs):
+    printed, weights = runs["pixels"]
+    assert "FrameReplayBuffer" in printed and "Stacking 3 frames" in printed
     assert weights.isfinite().all()
