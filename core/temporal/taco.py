@@ -40,7 +40,7 @@ class TACO(nn.Module):
     Args:
         dim: dimension D of the features.
         action_dim: A, numbers in the code of an action; the source says so.
-        steps: K, as many as the source looks ahead; 1 or 3 in the paper.
+        steps: K, as many as the source looks ahead; it says so. 1 or 3 in the paper.
         features: S; the authors' code: 50.
         latent: L; None: the whole part of 1.25 A, plus 1, as in the authors' code.
         hidden: width of g and r; there 1024.
