@@ -1,6 +1,7 @@
 """Pairs whose positives mean nothing: the control arm that an auxiliary has to beat."""
 
 import torch
+from torch import Tensor
 
 from ...core.pairs import Pairs
 from ..stores import Window
@@ -21,4 +22,9 @@ class ShamPairs(ObservationPairs):
     def forward(self, window: Window, generator: torch.Generator) -> Pairs:
         """`(N, D)` queries and keys; row n of the keys belongs to the window of query n - 1."""
         pairs = super().forward(window, generator)
+        return pairs._replace(key=pairs.key.roll(1, dims=0))
+
+    def pairs_with(self, query: Tensor, seen: Tensor | dict[str, Tensor], generator: torch.Generator) -> Pairs:
+        """The same of features that the host has made already."""
+        pairs = super().pairs_with(query, seen, generator)
         return pairs._replace(key=pairs.key.roll(1, dims=0))
