@@ -7,7 +7,7 @@ the presets of `configs/objective/`, each in turn in every repetition, in an ord
 without: a ratio is of the same repetition, and the table gives their median and range. What is timed is `learn` after
 one round to warm up, so that building heads is left out, and time of this process on one thread, so that the machine's
 other work mostly is. Windows an update: as many as the algorithm's batch. `frames` is how many observations an update
-sends through the encoder for the objective, in batches of the algorithm, which is what most of the cost is.
+sends through the encoder (or its momentum copy) for the objective, in batches of the algorithm: most of the cost.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Screen(gym.Env):
 
 
 class Clock(BaseCallback):
-    """CPU time between the first collected rollout and the end of `learn`, the first round left out."""
+    """CPU time from the second rollout to the end of `learn`: the first round warms up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,18 +66,19 @@ class Clock(BaseCallback):
     def _on_step(self) -> bool:
         return True
 
-    def seconds(self) -> float:
-        """From the start of the second rollout to that of the last."""
-        return self.rounds[-1] - self.rounds[1]
+    def _on_training_end(self) -> None:
+        self.seconds = time.process_time() - self.rounds[1]
 
 
 class Counted:
-    """Observations that go through the encoder, whatever for."""
+    """Observations that go through the encoder or its momentum copy, whatever for."""
 
     def __init__(self, encoder: torch.nn.Module) -> None:
-        self.observations = 0
-        self.gradient_observations = 0
-        self._handle = encoder.cnn[0].register_forward_hook(self._count)  # type: ignore[index]
+        self.observations = self.gradient_observations = 0
+        encoder.cnn[0].register_forward_hook(self._count)  # type: ignore[index]
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "Counted":
+        return self  # a copy of the encoder counts here too
 
     def _count(self, _module: Any, inputs: tuple[torch.Tensor, ...], _output: Any) -> None:
         self.observations += len(inputs[0])
@@ -92,7 +93,7 @@ def make(batch: int) -> PPO:
 
 def updates(rounds: int, batch: int) -> int:
     """Optimizer steps in so many rounds."""
-    return rounds * EPOCHS * ROLLOUT // batch
+    return rounds * EPOCHS * -(-ROLLOUT // batch)
 
 
 def timed(objective: str | None, batch: int, rounds: int) -> float:
@@ -101,16 +102,16 @@ def timed(objective: str | None, batch: int, rounds: int) -> float:
     callbacks: list[BaseCallback] = [clock]
     if objective is not None:
         callbacks.insert(0, ContrastiveAuxiliary(objective, batch_size=batch))
-    model.learn(ROLLOUT * (rounds + 2), callback=CallbackList(callbacks))
-    return clock.seconds() * 1000 / updates(rounds, batch)
+    model.learn(ROLLOUT * (rounds + 1), callback=CallbackList(callbacks))
+    return clock.seconds * 1000 / updates(rounds, batch)
 
 
 def frames(objective: str | None, batch: int) -> tuple[float, float]:
-    """Observations an update sends through the host's encoder, in batches: all of them, and those with a gradient."""
+    """Observations an update sends through the encoder, in batches: all of them, and those with a gradient."""
     model = make(batch)
     counted = Counted(model.policy.features_extractor)
-    model.learn(2 * ROLLOUT, callback=None if objective is None else ContrastiveAuxiliary(objective, batch_size=batch))
-    made = updates(2, batch) * batch
+    model.learn(ROLLOUT, callback=None if objective is None else ContrastiveAuxiliary(objective, batch_size=batch))
+    made = updates(1, batch) * batch
     return counted.observations / made, counted.gradient_observations / made
 
 
