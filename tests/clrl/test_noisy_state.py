@@ -88,6 +88,22 @@ def test_registered_id_takes_arguments_and_passes_the_checker():
     assert before == dict(gymnasium.registry)
 
 
+@pytest.mark.parametrize(("name", "limit"), [("CartPole", 500), ("Acrobot", 500), ("Pendulum", 200)])
+def test_each_task_is_gymnasiums_own_behind_noise(name, limit):
+    noisy, plain = gymnasium.make(f"contraux/Noisy{name}-v1", noise_dim=7), gymnasium.make(f"{name}-v1")
+    state, _ = plain.reset(seed=3)
+    unrotate = noisy.get_wrapper_attr("rotation").T
+    np.testing.assert_allclose((unrotate @ noisy.reset(seed=3)[0])[: len(state)], state, atol=1e-5)
+    plain.action_space.seed(0)
+    for _ in range(5):
+        action = plain.action_space.sample()
+        state, reward, *_ = plain.step(action)
+        observation, noisy_reward, *_ = noisy.step(action)
+        np.testing.assert_allclose((unrotate @ observation)[: len(state)], state, atol=1e-5)
+        assert noisy_reward == reward
+    assert noisy.spec.max_episode_steps == limit
+
+
 def test_copies_rotate_alike():
     train, evaluation = gymnasium.make(ID), gymnasium.make(ID)
     train.reset(seed=1)
