@@ -48,7 +48,7 @@ class Arm(NamedTuple):
 
 
 def read_arms(encoders: Any, baselines: Any, seeds: Sequence[int]) -> list[Arm]:
-    """Return the arms that a config names, encoders first.
+    """Return the arms that a config names, baselines first.
 
     Args:
         encoders: None; one word; a list of words; or names with a word, or a list of a preset and overrides, each. A
@@ -67,11 +67,13 @@ def read_arms(encoders: Any, baselines: Any, seeds: Sequence[int]) -> list[Arm]:
         arms = [_arm(Path(str(word)).stem, [str(word)], seeds) for word in encoders or []]
     else:
         raise ValueError(f"encoders must be a word, a list, or names with a word each, got {encoders!r}")
+    beside = []
     for word in [baselines] if isinstance(baselines, str) else baselines or []:
         if word not in BASELINES:
             raise ValueError(f"baselines must be of {', '.join(BASELINES)}, got {word!r}")
         if not any(arm.kind == word for arm in arms):
-            arms.append(Arm(word, word, word))
+            beside.append(Arm(word, word, word))
+    arms = [*beside, *arms]
     names = [arm.name for arm in arms]
     for name in names:
         if names.count(name) > 1:

@@ -2,11 +2,13 @@
 
 import functools
 import math
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
+import contraux
 from contraux.agents.environments import make
 from contraux.agents.probe import Probe, Splits, games, ram_variables, record, split, varying
 from contraux.agents.probe.arms import read_arms
@@ -27,7 +30,7 @@ from contraux.agents.probe.softmax import fit_softmax
 from contraux.agents.probe.train import Supervised, Training
 from contraux.agents.probe.variables import Variable, game_of, vector_variables
 from contraux.clrl import vector_encoder
-from contraux.core.preset import preset
+from contraux.core.preset import preset, presets
 
 atari = functools.partial(make, n_envs=2, kwargs={"frameskip": 1}, frame_stack=4, atari=True)
 
@@ -310,13 +313,13 @@ def test_words_become_arms(tmp_path):
     (tmp_path / "encoder").mkdir()
     arms = read_arms({"a": "curl", "b": ["curl", "source.k=3"], "c": str(tmp_path)}, ["random", "pixels"], [0])
     assert [(arm.name, arm.kind) for arm in arms] == [
+        ("random", "random"),
+        ("pixels", "pixels"),
         ("a", "objective"),
         ("b", "objective"),
         ("c", "saved"),
-        ("random", "random"),
-        ("pixels", "pixels"),
     ]
-    assert arms[1].objective().source.k == 3 and arms[0].settings(0) != arms[1].settings(0)
+    assert arms[3].objective().source.k == 3 and arms[2].settings(0) != arms[3].settings(0)
     assert [arm.name for arm in read_arms("random", ["random"], [0])] == ["random"]
     assert [arm.name for arm in read_arms(["atc", "temporal"], None, [0])] == ["atc", "temporal"]
     with pytest.raises(ValueError, match="there is no 'crul': did you mean curl"):
@@ -497,3 +500,25 @@ def test_labels_teach_the_encoder_what_it_was_not_born_with():
         untrained(found.observer, 8, 0), found, train, (indices[900:], [np.full(len(found) - 900, -1)]), 0
     )
     assert stubborn["stopped_early"] == 1.0 and stubborn["updates"] < 300
+
+
+@pytest.mark.parametrize("path", sorted((Path(contraux.__file__).parent / "configs/study").glob("*.yaml")))
+def test_the_arms_of_every_study_exist_and_differ(path):
+    encoders = yaml.safe_load(path.read_text())["encoders"]
+    arms = read_arms(encoders, ["random", "supervised", "pixels"], [0, 1, 2])
+    said = [arm.settings(0) for arm in arms]
+    assert all(one != other for i, one in enumerate(said) for other in said[:i])
+    if path.stem == "ram_objectives":
+        assert set(presets()) == {arm.what for arm in arms if arm.kind == "objective"}, "every objective is in it"
+
+
+def test_every_preset_trains_an_encoder_of_images_without_a_policy():
+    found = record(functools.partial(atari, "ALE/Boxing-v5"), "ALE/Boxing-v5", frames=60, seed=0)
+    for name in presets():
+        encoder, fresh = untrained(found.observer, 8, 0), untrained(found.observer, 8, 0)
+        metrics = Training(steps=2, batch_size=4)(encoder, preset(name), found, 0)
+        assert math.isfinite(metrics["loss"]), name
+        moved = [
+            not torch.equal(one, other) for one, other in zip(encoder.parameters(), fresh.parameters(), strict=True)
+        ]
+        assert any(moved), name
