@@ -39,7 +39,7 @@ bench: $(STAMP) ## cost of the auxiliary beside the same algorithm without it
 	$(BIN)/python benchmarks/overhead.py
 
 few-shot: $(STAMP) ## pretrain on digits with 5 seeds, and compare with random encoders
-	$(BIN)/contraux pretrain -m seed=0,1,2,3,4 hydra.sweep.dir=runs/few_shot 'hydra.sweep.subdir=seed_$${seed}'
+	$(BIN)/contraux pretrain -m epochs=200 seed=0,1,2,3,4 hydra.sweep.dir=runs/few_shot 'hydra.sweep.subdir=seed_$${seed}'
 	$(BIN)/contraux evaluate 'checkpoint=[runs/few_shot/seed_0,runs/few_shot/seed_1,runs/few_shot/seed_2,runs/few_shot/seed_3,runs/few_shot/seed_4]' folder=runs/few_shot/evaluation measures.fine_tune=null
 
 clean: ## remove the environment and the runs
