@@ -79,7 +79,7 @@ def test_the_inverse_model_finds_the_actions_that_were_taken(kind):
     metrics = step.objective(step.source(window, torch.Generator())).metrics
     name = "accuracy" if kind in ("discrete", "multi-discrete") else "explained_variance"
     assert set(metrics) == {name}
-    assert metrics[name] > 0.75, metrics
+    assert metrics[name] > 0.9, metrics
 
 
 @pytest.mark.parametrize("continuous", [False, True])
