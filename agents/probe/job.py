@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, cast
 
 import hydra.utils
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from stable_baselines3.common.vec_env import VecEnv
@@ -69,6 +71,8 @@ def main(cfg: DictConfig) -> None:
         torch.set_num_threads(whole("threads", cfg.threads, 1))
     folder = Path(cfg.folder)
     try:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise ValueError("probe repeats by itself, got -m: give games=[…], encoders=[…] and seeds=N")
         cells = plan(cfg, folder)
         bench = make_bench(cfg)
         reference = str(cfg.reference)

@@ -45,7 +45,7 @@ class Probe:
 
     c: Sequence[float] = (0.01, 0.1, 1.0)
     alphas: Sequence[float] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
-    max_iter: int = 500
+    max_iter: int = 2000
     tolerance: float = 1e-4
     bins: int = 10
 

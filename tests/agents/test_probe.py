@@ -19,6 +19,8 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 import contraux
+from contraux.agents import ContrastivePPO
+from contraux.agents.checkpoint import save_checkpoint
 from contraux.agents.environments import make
 from contraux.agents.probe import Probe, Splits, games, ram_variables, record, split, varying
 from contraux.agents.probe.arms import read_arms
@@ -29,7 +31,8 @@ from contraux.agents.probe.saved import load, load_policy
 from contraux.agents.probe.softmax import fit_softmax
 from contraux.agents.probe.train import Supervised, Training
 from contraux.agents.probe.variables import Variable, game_of, vector_variables
-from contraux.clrl import vector_encoder
+from contraux.clrl import pretrained_encoder, vector_encoder
+from contraux.core.encoders import MLP, PretrainedEncoder
 from contraux.core.preset import preset, presets
 
 atari = functools.partial(make, n_envs=2, kwargs={"frameskip": 1}, frame_stack=4, atari=True)
@@ -358,6 +361,8 @@ def test_an_agent_of_any_algorithm_gives_its_encoder_and_plays():
     policy, _ = load_policy("agent.zip", "cpu")
     expected, _ = model.predict(observation, deterministic=True)
     np.testing.assert_allclose(policy.predict(observation, deterministic=True)[0], expected, atol=1e-5)
+    save_checkpoint(model, Path("run"), replay_buffer=False)
+    assert load_policy("run", "cpu").where == Path("run/checkpoint/model.zip")
     with pytest.raises(ValueError, match="was trained on observations Box"):
         load("agent.zip", spaces.Box(-1, 1, (5,)), "cpu")
     PPO("MlpPolicy", env, device="cpu").save("flat.zip")
@@ -365,6 +370,20 @@ def test_an_agent_of_any_algorithm_gives_its_encoder_and_plays():
         load("flat.zip", space, "cpu")
     with pytest.raises(ValueError, match="an agent must be a run of contraux rl or"):
         load_policy("nothing.zip", "cpu")
+
+
+def test_an_agent_saved_with_its_auxiliary_and_a_frozen_encoder_load_too():
+    env = make("CartPole-v1", seed=0)
+    agent = ContrastivePPO("MlpPolicy", env, policy_kwargs=vector_encoder(), n_steps=32, batch_size=32, device="cpu")
+    agent.learn(64)
+    agent.save("agent.zip")
+    found = load("agent.zip", env.observation_space, "cpu")
+    inputs = torch.randn(3, 4)
+    torch.testing.assert_close(found(inputs), agent.policy.features_extractor(inputs))
+    encoder = PretrainedEncoder(MLP(4, hidden=[5], out=3), (4,), [0.0] * 4, [2.0] * 4)
+    frozen = PPO("MlpPolicy", env, policy_kwargs=pretrained_encoder(encoder, mode="frozen"), device="cpu")
+    frozen.save("frozen.zip")
+    torch.testing.assert_close(load("frozen.zip", env.observation_space, "cpu")(inputs), encoder(inputs))
 
 
 # --- frames and what they are labelled with ---------------------------------------------------------------------------

@@ -132,6 +132,7 @@ def test_the_state_behind_noisy_observations(run):
         (["labels=rom"], "labels must be one of ram, info.KEY, observation.LEAF, attribute.PATH, got 'rom'"),
         (["env=CartPole-v1"], "unknown game with annotated RAM 'cartpole'"),
         (["reference=majority"], "reference must be one of the encoders, random, supervised, pixels, got 'majority'"),
+        (["seeds=1,2", "-m"], "probe repeats by itself, got -m"),
         (["layer=middle"], "unknown layer 'middle'"),
         (["train.step=3"], "did you mean train.steps"),
         (["env=CartPole-v1", "labels=attribute.state", "frames=20"], "a split by episode needs an episode for each"),
