@@ -132,7 +132,6 @@ def test_the_state_behind_noisy_observations(run):
         (["labels=rom"], "labels must be one of ram, info.KEY, observation.LEAF, attribute.PATH, got 'rom'"),
         (["env=CartPole-v1"], "unknown game with annotated RAM 'cartpole'"),
         (["reference=majority"], "reference must be one of the encoders, random, supervised, pixels, got 'majority'"),
-        (["seeds=1,2", "-m"], "probe repeats by itself, got -m"),
         (["layer=middle"], "unknown layer 'middle'"),
         (["train.step=3"], "did you mean train.steps"),
         (["env=CartPole-v1", "labels=attribute.state", "frames=20"], "a split by episode needs an episode for each"),
@@ -142,6 +141,12 @@ def test_a_mistake_is_one_sentence(run, words, sentence):
     done = run(*words)
     assert done.returncode == 2 and sentence in done.stderr, done.stderr
     assert done.stderr.startswith("contraux: ") and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_sweep_is_refused(run):
+    done = run("seeds=1,2", "-m")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("contraux: probe repeats by itself, got -m: give games=")
 
 
 def test_help_names_what_one_gives_in_a_process_of_its_own():
