@@ -52,7 +52,7 @@ def noisy_cartpole(noise_dim: int = 60, rotation_seed: int = 0, **kwargs: Any) -
     return NoisyState(CartPoleEnv(**kwargs), noise_dim=noise_dim, rotation_seed=rotation_seed)
 
 
-def noisy_acrobot(noise_dim: int = 20, rotation_seed: int = 0, **kwargs: Any) -> NoisyState:
+def noisy_acrobot(noise_dim: int = 10, rotation_seed: int = 0, **kwargs: Any) -> NoisyState:
     """Return Acrobot whose 6 state values are hidden by :class:`NoisyState`; other keywords go to Acrobot."""
     from gymnasium.envs.classic_control import AcrobotEnv
 

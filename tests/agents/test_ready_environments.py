@@ -31,7 +31,7 @@ READY = {  # name: shape of an observation, number of discrete actions or shape 
     "hopper": ((11,), (3,)),
     "hopper_pixels": (IMAGE, (3,)),
     "minatar": ((10, 10, 4), 3),
-    "noisy_acrobot": ((26,), 3),
+    "noisy_acrobot": ((16,), 3),
     "noisy_cartpole": ((64,), 2),
     "noisy_pendulum": ((23,), (1,)),
     "pendulum": ((3,), (1,)),
