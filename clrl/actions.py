@@ -63,13 +63,9 @@ class ActionCode:
         )
 
     def encode(self, actions: np.ndarray, device: torch.device) -> Tensor:
-        """`(N, ...)` stored actions -> `(N, A)` float32."""
+        """`(N, ...)` stored actions -> `(N, A)` float32; choices count from 0, as Stable-Baselines3's do."""
         tensor = torch.as_tensor(actions, device=device).reshape(len(actions), -1)
-        if isinstance(self.space, spaces.Discrete):
-            return F.one_hot(tensor[:, 0].long() - int(self.space.start), self.size).float()
-        if isinstance(self.space, spaces.MultiDiscrete):
-            start = torch.as_tensor(self.space.start.reshape(-1), device=device)
-            chosen = (tensor.long() - start).unbind(1)
-            sizes = self.space.nvec.reshape(-1).tolist()
-            return torch.cat([F.one_hot(one, n) for one, n in zip(chosen, sizes, strict=True)], dim=1).float()
+        if self.choices:
+            chosen = tensor.long().unbind(1)
+            return torch.cat([F.one_hot(one, n) for one, n in zip(chosen, self.choices, strict=True)], dim=1).float()
         return tensor.float()

@@ -170,8 +170,8 @@ def test_codes_of_actions():
     box = ActionCode(spaces.Box(np.array([0.0, -np.inf]), np.array([10.0, np.inf]), dtype=np.float64))
     np.testing.assert_allclose(box.scaled(np.array([[2.5, 7.0]])), [[-0.5, 7.0]])
     assert box.size == 2
-    discrete = ActionCode(spaces.Discrete(3, start=5))
-    assert discrete.encode(np.array([[5], [7]]), CPU).tolist() == [[1, 0, 0], [0, 0, 1]]
+    discrete = ActionCode(spaces.Discrete(3))
+    assert discrete.encode(np.array([[0], [2]]), CPU).tolist() == [[1, 0, 0], [0, 0, 1]]
     several = ActionCode(spaces.MultiDiscrete([2, 3]))
     assert several.size == 5 and several.choices == (2, 3) and discrete.choices == (3,)
     assert several.encode(np.array([[1, 2]]), CPU).tolist() == [[0, 1, 0, 0, 1]]
