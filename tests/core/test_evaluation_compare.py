@@ -145,7 +145,8 @@ def test_data_without_labels_leave_only_what_needs_none():
     train, test = vectors(np.arange(12) % 2), vectors(np.arange(12) % 2, seed=1)
     test.labels = torch.full((12,), -1)
     measures = {"knn": NearestNeighbours(k=3), "geometry": Geometry()}
-    with pytest.raises(ValueError, match=r"knn need labels, and the test split has none: .*data.label=ram.*measures.knn=null"):
+    sentence = r"knn need labels, and the test split has none: .*data.label=ram.*measures.knn=null"
+    with pytest.raises(ValueError, match=sentence):
         evaluate(RawInputs(), train, test, measures=measures)
     assert set(evaluate(RawInputs(), train, test, measures={"geometry": Geometry()})) == {
         "uniformity",

@@ -153,9 +153,7 @@ def test_wrong_shapes_say_so():
     pairs = maps(dtype=torch.float32)
     with pytest.raises(ValueError, match="needs the feature map of the query in the context as 'key_local'"):
         objective(pairs._replace(context={}))
-    with pytest.raises(
-        ValueError, match=r"keys \(L N, 2\) and a key_local like the keys, .*\(12, 2\) and \(8, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"keys \(L N, 2\) and a key_local like the keys, .*\(12, 2\) and \(8, 2\)"):
         objective(pairs._replace(context={"key_local": torch.zeros(8, 2)}))
     with pytest.raises(ValueError, match=r"needs queries \(N, 5\)"):
         objective(maps(dim=6, dtype=torch.float32))
