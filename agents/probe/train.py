@@ -14,6 +14,7 @@ from ...clrl.auxiliary_step import AuxiliaryStep, StepSettings
 from ...clrl.parts import build_parts
 from ...core.check import number, whole
 from .networks import BeforeFinalReLU
+from .probe import macro_f1
 from .recording import Recording
 
 
@@ -87,8 +88,9 @@ class Training:
 class Supervised:
     """The same encoder, trained end to end with a softmax head for each variable: what its features could hold.
 
-    The features before the final ReLU carry the heads. Every `every` updates the mean cross-entropy on validation is
-    taken, and the weights with the least are kept.
+    The features before the final ReLU carry the heads. Every `every` updates the mean macro-F1 over variables is taken
+    on validation, and the weights with the highest are kept. (The cross-entropy there is lowest long before: heads of
+    a hundred values grow too sure of themselves while they still get better.)
 
     Args:
         steps: updates of Adam, at most.
@@ -123,12 +125,12 @@ class Supervised:
             encoder: with `features_dim`.
             recording: the frames.
             train: indices, and for each variable the classes `(N,)` of these frames.
-            validation: likewise; -1 for a class that training does not have, which counts for nothing.
+            validation: likewise; -1 for a class that training does not have.
             seed: of heads and batches.
 
         Returns:
-            `updates` taken, `validation_loss` at the best, and `stopped_early` (0 or 1): 0 says that more updates
-            might have helped.
+            `updates` taken, `validation_f1` at the best, and `stopped_early` (0 or 1): 0 says that more updates might
+            have helped.
         """
         device = recording.observer.device
         sizes = [int(own.max()) + 1 for own in train[1]]
@@ -139,25 +141,32 @@ class Supervised:
         optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=self.learning_rate)
         drawn = np.random.default_rng(seed)
 
-        def loss(indices: np.ndarray, classes: Sequence[np.ndarray], chosen: np.ndarray) -> torch.Tensor:
-            logits = head(model(recording.inputs(indices[chosen]))).split(sizes, 1)
-            targets = [torch.as_tensor(own[chosen], dtype=torch.int64, device=device) for own in classes]
-            terms = [
-                F.cross_entropy(z, y, ignore_index=-1, reduction="sum") for z, y in zip(logits, targets, strict=True)
-            ]
-            return torch.stack(terms).sum() / (len(chosen) * len(sizes))
+        def logits(indices: np.ndarray) -> tuple[torch.Tensor, ...]:
+            return head(model(recording.inputs(indices))).split(sizes, 1)
 
-        best, kept, waited, update = float("inf"), _copy(encoder), 0, 0
+        def loss(chosen: np.ndarray) -> torch.Tensor:
+            targets = [torch.as_tensor(own[chosen], dtype=torch.int64, device=device) for own in train[1]]
+            found = logits(train[0][chosen])
+            return torch.stack([F.cross_entropy(z, y) for z, y in zip(found, targets, strict=True)]).mean()
+
+        def score() -> float:
+            encoder.eval()
+            rows = np.array_split(validation[0], -(-len(validation[0]) // 512))
+            with torch.no_grad():
+                found = [torch.stack([z.argmax(1) for z in logits(own)], 1).cpu().numpy() for own in rows]
+            encoder.train()
+            guesses = np.concatenate(found)
+            return float(np.mean([macro_f1(own, guesses[:, v]) for v, own in enumerate(validation[1])]))
+
+        best, kept, waited, update = -1.0, _copy(encoder), 0, 0
+        encoder.train()
         for update in range(1, self.steps + 1):
             optimizer.zero_grad()
-            loss(*train, drawn.integers(len(train[0]), size=self.batch_size)).backward()
+            loss(drawn.integers(len(train[0]), size=self.batch_size)).backward()
             optimizer.step()
             if update % self.every and update < self.steps:
                 continue
-            with torch.no_grad():
-                rows = np.array_split(np.arange(len(validation[0])), -(-len(validation[0]) // 512))
-                now = sum(float(loss(*validation, own)) * len(own) for own in rows) / len(validation[0])
-            if now < best:
+            if (now := score()) > best:
                 best, kept, waited = now, _copy(encoder), 0
             else:
                 waited += 1
@@ -165,7 +174,7 @@ class Supervised:
                     break
         encoder.load_state_dict(kept)
         encoder.eval()
-        return {"updates": update, "validation_loss": best, "stopped_early": float(waited == self.patience)}
+        return {"updates": update, "validation_f1": best, "stopped_early": float(waited == self.patience)}
 
 
 def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
