@@ -12,7 +12,7 @@ PROGRAM = Path(sys.executable).with_name("contraux")
 SMALL = [
     "compare", "experiment=noisy_cartpole", "compare.seeds=2", "steps=2048", "agent.n_epochs=2",
     "evaluation.episodes=2",
-    "~compare.arms.equal_compute", "hydra.launcher.n_jobs=2",
+    "~compare.arms.equal_compute", "~compare.arms.sham", "hydra.launcher.n_jobs=2",
 ]  # fmt: skip
 
 
