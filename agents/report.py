@@ -68,7 +68,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
     base, *others = results
     table: list[tuple[str, ...]] = []
     for measure, title in measures(results).items():
-        reference = values(results, base, measure)
+        reference, digits = values(results, base, measure), decimals(results, measure)
         for arm in results:
             own = values(results, arm, measure)
             numbers = list(own.values())
@@ -76,9 +76,9 @@ def rows(results: Results) -> list[tuple[str, ...]]:
             if not numbers:
                 spread, middle = "–", "–"
             else:
-                spread = f"{np.mean(numbers):.1f}" + (f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else "")
-                middle = f"{iqm(numbers):.1f}"
-            change = "" if arm == base else "–" if difference is None else str(difference)
+                deviation = f" ± {np.std(numbers, ddof=1):.{digits}f}" if len(numbers) > 1 else ""
+                spread, middle = f"{np.mean(numbers):.{digits}f}{deviation}", f"{iqm(numbers):.{digits}f}"
+            change = "" if arm == base else "–" if difference is None else difference.text(digits)
             if measure == "cpu_seconds":
                 change = "" if not (numbers and reference) else f"{cost(own, reference):.2f} x base"
             up = "" if difference is None or measure == "cpu_seconds" else f"{difference.up}/{difference.pairs}"
@@ -89,6 +89,12 @@ def rows(results: Results) -> list[tuple[str, ...]]:
         title = "weights as base" if arm == others[0] else ""
         table.append((title, arm, f"{pairs}/{len(results[arm])}", f"{same}/{pairs} seeds", "", "", ""))
     return table
+
+
+def decimals(results: Results, measure: str) -> int:
+    """Return how many decimals a measure is shown with: one, or three where no value reaches 10."""
+    largest = max((abs(value) for arm in results for value in values(results, arm, measure).values()), default=10.0)
+    return 1 if largest >= 10 else 3
 
 
 def cost(own: Mapping[int, float], base: Mapping[int, float]) -> float:
@@ -112,10 +118,12 @@ def findings(results: Results) -> list[str]:
             sentences.append(f"{arm}: weights bit-identical to {base} in {same} of {pairs} seeds")
         else:
             sentences.append(_finding(results, arm, base))
+    last = others[-1] if others else base
+    inert = len(set(identical_weights(results, last))) == 1  # it differs from the others as base does
     for between in others[:-1]:
         same, pairs = identical_weights(results, between)
-        if pairs and same < pairs and values(results, others[-1], "cpu_seconds"):
-            sentences.append(_finding(results, others[-1], between))
+        if not inert and pairs and same < pairs and values(results, last, "cpu_seconds"):
+            sentences.append(_finding(results, last, between))
     return sentences
 
 
@@ -125,7 +133,8 @@ def _finding(results: Results, arm: str, reference: str) -> str:
         difference = paired(values(results, arm, measure), values(results, reference, measure))
         if difference is not None:
             finding = difference.in_words("a gain", "a loss")
-            parts.append(f"{title} {difference}, {difference.up} of {difference.pairs} seeds up: {finding}")
+            shown = difference.text(decimals(results, measure))
+            parts.append(f"{title} {shown}, {difference.up} of {difference.pairs} seeds up: {finding}")
     return f"{arm} − {reference}: " + ("; ".join(parts) if parts else "nothing to compare, no seed completed in both")
 
 

@@ -29,9 +29,13 @@ class Difference(NamedTuple):
             return "too few seeds to tell"
         return above if self.low > 0 else below if self.high < 0 else "no difference shown"
 
+    def text(self, decimals: int = 1) -> str:
+        """Return difference and interval in figures."""
+        interval = "" if self.low is None else f" [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
+        return f"{self.mean:+.{decimals}f}{interval}"
+
     def __str__(self) -> str:
-        interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
-        return f"{self.mean:+.1f}{interval}"
+        return self.text()
 
 
 def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:

@@ -119,3 +119,14 @@ def test_success_is_reported_where_the_environment_knows_it(tmp_path):
     assert steps.tolist() == [10, 20] and shares.tolist() == [0, 100]
     np.savez(tmp_path / "b.npz", timesteps=[10])
     assert all(len(found) == 0 for found in success_curve(tmp_path / "b.npz"))
+
+
+def test_small_returns_have_three_decimals_and_an_inert_last_arm_is_not_compared_again():
+    small = {
+        arm: {seed: result(one.get("area", 0.0) / 100, one.get("weights"), one["status"]) for seed, one in runs.items()}
+        for arm, runs in RESULTS.items()
+    }
+    assert rows(RESULTS)[0][3] == "3.5 ± 1.9" and rows(small)[0][3] == "0.035 ± 0.019"
+    assert "area +0.106" in findings(small)[1]
+    reordered = {arm: RESULTS[arm] for arm in ("base", "auxiliary", "weight_0")}
+    assert [sentence.split(":")[0] for sentence in findings(reordered)] == ["auxiliary − base", "weight_0"]
