@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# rl-baselines3-zoo, which one test trains with, and what it imports: without their own requirements, some of which are
+# older than what is pinned here.
+ZOO    := alembic chardet colorlog dataproperty decorator imageio-ffmpeg mako mbstrdecoder moviepy optuna pathvalidate \
+          proglog pytablewriter python-dotenv rl-zoo3 sb3-team-hf-integration shimmy sqlalchemy tabledata tcolorpy typepy wasabi
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench few-shot clean
@@ -15,6 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jobs,contrib,atari,envs,minatar,timm,data,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(ZOO)
 	mkdir -p .dev && ln -sfn .. .dev/contraux
 	touch $(STAMP)
 
