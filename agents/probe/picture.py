@@ -7,6 +7,7 @@ import numpy as np
 from ..curves import COLOURS
 from .report import COMPARED, TITLES, Results, values
 
+HATCHES = ("", "///", "...")  # colours come again with another
 LOWEST = -1.0  # of an R2; what lies below is drawn there
 
 
@@ -35,7 +36,8 @@ def draw(results: Results, path: Path) -> None:
                     at.append(place)
                     heights.append(float(np.mean(own)))
                     axes.plot([place] * len(own), own, ".", color="#333333", markersize=4, zorder=3)
-            axes.bar(at, heights, width=0.85, color=COLOURS[i % len(COLOURS)], alpha=0.75, label=arm)
+            colour, hatch = COLOURS[i % len(COLOURS)], HATCHES[i // len(COLOURS) % len(HATCHES)]
+            axes.bar(at, heights, width=0.85, color=colour, hatch=hatch, edgecolor="white", alpha=0.75, label=arm)
         axes.set_ylabel(TITLES[measure])
         axes.axhline(0, color="#333333", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
