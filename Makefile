@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned set-up needs Python >= 3.11 (make PYTHON=...), found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jobs,contrib,atari,envs,minatar,timm,data,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jobs,contrib,atari,envs,minatar,timm,data,generative,bench,dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(ZOO)
 	mkdir -p .dev && ln -sfn .. .dev/contraux
 	touch $(STAMP)

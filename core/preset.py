@@ -19,7 +19,7 @@ from .check import choice
 from .kernels.entry import takes
 
 PACKAGE = "contraux"
-PARTS = (f"{PACKAGE}.core.", f"{PACKAGE}.clrl.sources.")
+PARTS = (f"{PACKAGE}.core.", f"{PACKAGE}.clrl.sources.", f"{PACKAGE}.clgen.")
 """Where the parts of objectives, data and views are defined: what a config may name that nobody vouched for."""
 
 EXCHANGED = ("loss", "sampler", "similarity")

@@ -25,10 +25,10 @@ from ..evaluation.picture import draw
 from ..files import write_json
 from ..preset import EXCHANGED, exchanged_on_line, option
 from ..provenance import versions
-from . import checkpoint
+from ..training import checkpoint
+from ..training.state import shared_state
 from .pictures import draw_views
 from .result import show, without_hydra
-from .state import shared_state
 from .trainer import Trained, Trainer
 
 INTERRUPTED = 130  # exit code after SIGINT, as shells have it

@@ -18,14 +18,14 @@ from tqdm.auto import tqdm
 from ..check import choice, number, whole
 from ..data import Batch, DataSet, batches, epoch_order
 from ..interruption import Interruption
+from ..training import checkpoint
+from ..training.record import NotFinite, Record
+from ..training.settings import Settings, described
+from ..training.state import on_cpu, shared_state
 from ..views.pair import TwoViews
-from . import checkpoint
 from .engine import Engine, Views
 from .method import Method
-from .record import NotFinite, Record
 from .schedule import SCALED_FROM, OptimizerFactory, warmup_cosine
-from .settings import Settings, described
-from .state import on_cpu, shared_state
 
 PRECISIONS = ("no", "fp16", "bf16")
 KEPT = (

@@ -12,7 +12,7 @@ from pretraining import make_method, make_trainer
 
 from contraux.core.files import existing
 from contraux.core.pretraining import SimCLR
-from contraux.core.pretraining.record import NotFinite
+from contraux.core.training.record import NotFinite
 
 
 def rows(folder):

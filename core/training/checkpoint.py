@@ -1,4 +1,4 @@
-"""A pretraining run's checkpoint: one folder that is always whole, from which the run goes on to the bit.
+"""A training run's checkpoint: one folder that is always whole, from which the run goes on to the bit.
 
 Accelerate writes what it prepared: weights, momentum copies and queues as safetensors, the optimizer's state, the
 gradient scaler and the random states of every process; it reads them back with `weights_only`, so that nothing in them

@@ -1,4 +1,4 @@
-"""What a pretraining run writes while it trains: one row for each step, read from the device a block at a time."""
+"""What a run writes while it trains: one row for each step, read from the device a block at a time."""
 
 import csv
 import math

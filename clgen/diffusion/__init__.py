@@ -1,0 +1,1 @@
+"""Contrastive objectives for diffusion denoisers: one a file."""

@@ -1,0 +1,1 @@
+"""Contrastive objectives for GAN discriminators: one method a file."""

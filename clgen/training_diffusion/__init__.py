@@ -1,0 +1,1 @@
+"""`contraux diffusion`: train a denoiser of diffusers, with a contrastive auxiliary or without."""

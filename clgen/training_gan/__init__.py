@@ -1,0 +1,1 @@
+"""`contraux gan`: train a generator against a discriminator, with a contrastive auxiliary or without."""
