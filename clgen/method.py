@@ -28,7 +28,8 @@ class GenerativeMethod(nn.Module):
     all processes when there are several, so that every process computes the loss of the full batch.
 
     Attributes:
-        taps: what it looks at, by its own names: `pooled` features are `(B, D)`, a `map` comes as the module put it out.
+        taps: what it looks at, by its own names: `pooled` features are `(B, D)`, a `map` comes as the module put it
+            out.
         roles: the calls of the discriminator's (or denoiser's) phase, in order. One call that holds all of them, one
             after the other in equal parts, does as well.
         generator_roles: likewise of the generator's phase; empty where the method has no term for the generator.

@@ -49,24 +49,45 @@ def preset(name: str, *overrides: str) -> DictConfig:
             `key=value`.
     """
     config = option("objective", choice("preset", name, presets()))
+    named = split_overrides(overrides)
+    parts = {key: option(key, choice(key, value, options(key))) for key, value in named if key in EXCHANGED}
+    own = [f"{key}={value}" for key, value in named if key not in EXCHANGED]
+    return overridden(exchanged(config, parts), f"preset {name!r}", own)
+
+
+def split_overrides(overrides: Iterable[str]) -> list[tuple[str, str]]:
+    """Return key and value of each `dotted.key=value`.
+
+    Raises:
+        ValueError: one reads otherwise.
+    """
     for override in overrides:
         if "=" not in str(override):
             raise ValueError(f"an override must read dotted.key=value, got {override!r}")
-    named = [(key, value) for key, _, value in (str(override).partition("=") for override in overrides)]
-    parts = {key: option(key, choice(key, value, options(key))) for key, value in named if key in EXCHANGED}
-    config = exchanged(config, parts)
-    for override, (key, value) in zip(overrides, named, strict=True):
-        if key in EXCHANGED:
-            continue
+    return [(key, value) for key, _, value in (str(override).partition("=") for override in overrides)]
+
+
+def overridden(config: DictConfig, what: str, overrides: Iterable[str]) -> DictConfig:
+    """Return the config after `dotted.key=value` overrides of keys that it has, the value in YAML.
+
+    Args:
+        config: changed in place.
+        what: how the sentence on an unknown key calls it.
+        overrides: a mapping as value replaces what stood there.
+
+    Raises:
+        ValueError: a key does not exist (the sentence names the nearest), or an override is not `key=value`.
+    """
+    for key, value in split_overrides(overrides):
         known = list(_keys(OmegaConf.to_container(config), ""))
         if key not in known:
             near = get_close_matches(key, known, n=3, cutoff=0.4) or known
-            raise ValueError(f"unknown key {key!r} in preset {name!r}: did you mean {' or '.join(near)}?")
+            raise ValueError(f"unknown key {key!r} in {what}: did you mean {' or '.join(near)}?")
         # Not yaml.safe_load of the value: OmegaConf also reads 1e-3 as a number.
         try:
             read = OmegaConf.from_dotlist([f"value={value}"])["value"]
         except yaml.YAMLError as error:
-            raise ValueError(f"the value of an override must be YAML, got {override!r}") from error
+            raise ValueError(f"the value of an override must be YAML, got {f'{key}={value}'!r}") from error
         OmegaConf.update(config, key, read, merge=False)
     return config
 

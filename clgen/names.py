@@ -1,0 +1,103 @@
+"""Modules by dotted name, and which part of what they put out: `mid_block`, `down_blocks.1[0]`, `trunk[features]`."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Place(NamedTuple):
+    """Where a tap sits.
+
+    Attributes:
+        name: of the module, dotted; empty for the model itself.
+        item: of its output: an index of a tuple, or a key or attribute; None takes the output as it is.
+    """
+
+    name: str
+    item: int | str | None
+
+    def __str__(self) -> str:
+        return (self.name or "the model itself") + ("" if self.item is None else f"[{self.item}]")
+
+
+def read_place(text: Any) -> Place:
+    """Return the place that `name` or `name[item]` means.
+
+    Raises:
+        ValueError: it reads neither way.
+    """
+    found = re.fullmatch(r"([\w.\-]*)(?:\[['\"]?([\w\-]+)['\"]?\])?", text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(
+            f"a tap must be a dotted module name, or one with an item as in 'down_blocks.1[0]', got {text!r}"
+        )
+    name, item = found.groups()
+    return Place(name, int(item) if item is not None and re.fullmatch(r"-?\d+", item) else item)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the user's own module, out of the wrappers of `torch.compile` and data parallelism."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def module_at(model: nn.Module, name: str) -> nn.Module:
+    """Return the submodule of a dotted name.
+
+    Raises:
+        ValueError: there is none; the sentence names the nearest.
+    """
+    modules = dict(model.named_modules())
+    if name in modules:
+        return modules[name]
+    known = [known for known in modules if known]
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    top = ", ".join(child for child, _ in model.named_children()) or "none"
+    raise ValueError(f"{type(model).__name__} has no module {name!r}: {hint}Its children are: {top}")
+
+
+def part(output: Any, place: Place) -> Tensor:
+    """Return the tensor of a module's output that a place means.
+
+    Raises:
+        ValueError: the output is no tensor, or has no such item.
+    """
+    found = output
+    if place.item is not None:
+        try:
+            if isinstance(place.item, str) and not isinstance(output, Mapping):
+                found = getattr(output, place.item)
+            else:
+                found = output[place.item]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise ValueError(f"{place.name} puts out {_described(output)}, which has no item {place.item!r}") from None
+    if isinstance(found, Tensor):
+        return found
+    raise ValueError(
+        f"a tap must be at a tensor, and {place} puts out {_described(found)}: choose {_choices(place, found)}"
+    )
+
+
+def _choices(place: Place, output: Any) -> str:
+    if isinstance(output, Mapping) and place.item is None:
+        return " or ".join(f"{place.name}[{key}]" for key in output)
+    if isinstance(output, tuple | list) and place.item is None:
+        return f"{place.name}[0] to {place.name}[{len(output) - 1}]"
+    return "another module"
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} of {', '.join(map(str, output))}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,31 @@
+"""Presets of generative methods by name: a YAML each, the same file that the command line composes."""
+
+from omegaconf import DictConfig
+
+from ..core.check import choice
+from ..core.preset import option, options, overridden
+
+GROUPS = ("gan/method", "diffusion/objective")
+
+
+def generative_presets() -> list[str]:
+    """Return the names of all presets that `attach` knows, sorted."""
+    return sorted(name for group in GROUPS for name in options(group) if name != "none")
+
+
+def generative_preset(name: str, *overrides: str) -> DictConfig:
+    """Return the config of a preset, changed by `dotted.key=value` overrides: `("contrad", "module.weight=0.5")`.
+
+    Args:
+        name: a file of `configs/gan/method/` or `configs/diffusion/objective/`.
+        overrides: of keys that the preset has.
+
+    Returns:
+        A config with the nodes `pool` and `module`.
+
+    Raises:
+        ValueError: the preset or a key does not exist (the sentence names the nearest).
+    """
+    choice("preset", name, generative_presets())
+    group = next(group for group in GROUPS if name in options(group))
+    return overridden(option(group, name), f"preset {name!r}", overrides)
