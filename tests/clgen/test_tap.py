@@ -123,7 +123,7 @@ def test_too_many_calls_are_refused(disc):
     with aux:
         for seed in range(3):
             disc(images(3, seed))
-    with pytest.raises(ValueError, match="one call of the model for each of real, fake.* got 3 calls"):
+    with pytest.raises(ValueError, match=r"one call of the model for each of real, fake.* got 3 calls"):
         aux.loss()
 
 
@@ -136,7 +136,7 @@ def test_a_tap_that_did_not_fire_says_so(disc):
 
 
 def test_a_wrong_name_lists_the_close_ones(disc):
-    with pytest.raises(ValueError, match="Disc has no module 'bod': did you mean body or .*children are: body, head"):
+    with pytest.raises(ValueError, match=r"Disc has no module 'bod': did you mean body or .*children are: body, head"):
         attach(disc, at="bod", objective=Gap, example=images())
     with pytest.raises(ValueError, match="Disc, which has no default for 'features'; its children are: body, head"):
         attach(disc, objective=Gap, example=images())
