@@ -14,6 +14,7 @@ from .barlow_twins import barlow_twins
 from .clip import clip
 from .debiased import debiased
 from .decoupled import dclw, decoupled
+from .graded_info_nce import graded_info_nce
 from .hard_negative import HardNegative, hard_negative
 from .info_nce import info_nce
 from .max_margin import max_margin
@@ -34,6 +35,7 @@ __all__ = [
     "dclw",
     "debiased",
     "decoupled",
+    "graded_info_nce",
     "hard_negative",
     "info_nce",
     "max_margin",
