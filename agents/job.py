@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..clrl import ContrastiveAuxiliary
 from ..clrl.exploration import NoveltyBonus
 from ..core.check import number, whole
-from ..core.files import write_json
+from ..core.files import read_json, write_json
 from ..core.preset import EXCHANGED, exchanged_on_line
 from ..core.provenance import versions
 from .agent import make_agent
@@ -274,8 +273,7 @@ def refuse_finished(run: Path, steps: Any) -> None:
 
 def read_result(run: Path) -> dict[str, Any]:
     """Return what `result.json` of a run folder holds; empty where there is none yet."""
-    path = run / "result.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(run / "result.json")
 
 
 def steps_or_none(name: str, value: Any) -> int | None:

@@ -19,6 +19,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     unfinished.replace(path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of `write_json` holds; empty where there is none yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def begin_folder(folder: Path) -> Path:
     """Return an empty folder beside `folder`, to be filled and then handed to `finish_folder`."""
     unfinished = folder.with_name(folder.name + UNFINISHED)
