@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
 from ..core.comparison import Run, compare
+from ..core.comparison.table import all_completed, results_of
 from ..core.files import write_json
 from . import job
 from .curves import draw
@@ -28,9 +28,7 @@ def main(cfg: DictConfig) -> None:
 
 def write_report(folder: Path, name: str, runs: Sequence[Run]) -> bool:
     """Print what was found, save `table.md`, `results.json` and `curves.png`, and return whether all runs completed."""
-    results: dict[str, dict[int, dict[str, Any]]] = {}
-    for run in runs:
-        results.setdefault(run.arm, {})[run.seed] = run.result() or {"status": "never started"}
+    results = results_of(runs)
     console = Console(highlight=False)
     console.width = max(console.width, 110)  # a broken line is read more easily than a table cut off
     show(results, console)
@@ -45,7 +43,7 @@ def write_report(folder: Path, name: str, runs: Sequence[Run]) -> bool:
     except ImportError:
         console.print("no picture: matplotlib is not installed, pip install 'contraux[jobs]'")
     console.print(f"table, numbers, picture: {' '.join(map(str, places))}", soft_wrap=True)
-    return all(result["status"] == "completed" for arm in results.values() for result in arm.values())
+    return all_completed(results)
 
 
 def draw_curves(results: Results, runs: Sequence[Run], name: str, path: Path) -> None:

@@ -4,21 +4,17 @@ Of each run count the area under the learning curve (mean of the curve at a fift
 return (mean of the last 100 training episodes), the mean return of the final evaluation, its success where the
 environment knows one, and its cost.
 
-A *result* is what a run's `result.json` holds; `results[arm][seed]` holds them all, also of runs that did not complete.
-The first arm is the reference, called base below.
+`results[arm][seed]` is what a run's `result.json` holds; the first arm is the reference, called base below.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
-from scipy import stats
 
-from ..core.paired import paired
-
-Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+from ..core.comparison import table
+from ..core.comparison.table import Results, cost, decimals, failures, page, spread, summary
+from ..core.paired import RULE, paired
 
 MEASURES = {
     "area": "area under curve",
@@ -27,16 +23,7 @@ MEASURES = {
     "success": "final success, %",
     "cpu_seconds": "CPU-seconds",
 }
-UNFINISHED = {"running": "cut short, its process ended"}
 HEADER = ("measure", "arm", "runs", "mean ± sd", "IQM", "difference to base [95 %]", "seeds up")
-
-
-def iqm(values: Sequence[float]) -> float:
-    """Return the interquartile mean: the mean without the lowest and the highest quarter (Agarwal et al. 2021).
-
-    Of n values, floor(n / 4) are left out at either end.
-    """
-    return float(stats.trim_mean(values, 0.25))
 
 
 def values(results: Results, arm: str, measure: str) -> dict[int, float]:
@@ -66,43 +53,29 @@ def identical_weights(results: Results, arm: str) -> tuple[int, int]:
 def rows(results: Results) -> list[tuple[str, ...]]:
     """Return the table's rows below :data:`HEADER`: every measure, and below it every arm."""
     base, *others = results
-    table: list[tuple[str, ...]] = []
+    found: list[tuple[str, ...]] = []
     for measure, title in measures(results).items():
-        reference, digits = values(results, base, measure), decimals(results, measure)
+        reference, digits = values(results, base, measure), digits_of(results, measure)
         for arm in results:
             own = values(results, arm, measure)
             numbers = list(own.values())
             difference = paired(own, reference) if arm != base else None
-            if not numbers:
-                spread, middle = "–", "–"
-            else:
-                deviation = f" ± {np.std(numbers, ddof=1):.{digits}f}" if len(numbers) > 1 else ""
-                spread, middle = f"{np.mean(numbers):.{digits}f}{deviation}", f"{iqm(numbers):.{digits}f}"
             change = "" if arm == base else "–" if difference is None else difference.text(digits)
             if measure == "cpu_seconds":
                 change = "" if not (numbers and reference) else f"{cost(own, reference):.2f} x base"
             up = "" if difference is None or measure == "cpu_seconds" else f"{difference.up}/{difference.pairs}"
             done = f"{len(numbers)}/{len(results[arm])}"
-            table.append((title if arm == base else "", arm, done, spread, middle, change, up))
+            found.append((title if arm == base else "", arm, done, *spread(numbers, digits), change, up))
     for arm in others:
         same, pairs = identical_weights(results, arm)
         title = "weights as base" if arm == others[0] else ""
-        table.append((title, arm, f"{pairs}/{len(results[arm])}", f"{same}/{pairs} seeds", "", "", ""))
-    return table
+        found.append((title, arm, f"{pairs}/{len(results[arm])}", f"{same}/{pairs} seeds", "", "", ""))
+    return found
 
 
-def decimals(results: Results, measure: str) -> int:
-    """Return how many decimals a measure is shown with: one, or three where no value reaches 10."""
-    largest = max((abs(value) for arm in results for value in values(results, arm, measure).values()), default=10.0)
-    return 1 if largest >= 10 else 3
-
-
-def cost(own: Mapping[int, float], base: Mapping[int, float]) -> float:
-    """Return the ratio of the mean cost over the seeds both have, or over all where they share none."""
-    seeds = own.keys() & base.keys()
-    if not seeds:
-        return float(np.mean(list(own.values())) / np.mean(list(base.values())))
-    return float(sum(own[seed] for seed in seeds) / sum(base[seed] for seed in seeds))
+def digits_of(results: Results, measure: str) -> int:
+    """Return how many decimals a measure is shown with."""
+    return decimals(value for arm in results for value in values(results, arm, measure).values())
 
 
 def findings(results: Results) -> list[str]:
@@ -133,30 +106,14 @@ def _finding(results: Results, arm: str, reference: str) -> str:
         difference = paired(values(results, arm, measure), values(results, reference, measure))
         if difference is not None:
             finding = difference.in_words("a gain", "a loss")
-            shown = difference.text(decimals(results, measure))
+            shown = difference.text(digits_of(results, measure))
             parts.append(f"{title} {shown}, {difference.up} of {difference.pairs} seeds up: {finding}")
     return f"{arm} − {reference}: " + ("; ".join(parts) if parts else "nothing to compare, no seed completed in both")
 
 
-def failures(results: Results) -> list[str]:
-    """Return a sentence for every run that did not complete."""
-    return [
-        f"{arm} seed {seed}: {UNFINISHED.get(result['status'], result['status'])}"
-        + (f", {result['error']}" if "error" in result else "")
-        for arm, runs in results.items()
-        for seed, result in sorted(runs.items())
-        if result["status"] != "completed"
-    ]
-
-
 def as_markdown(name: str, results: Results) -> str:
     """Return the table, the findings and the failures as a Markdown page."""
-    lines = [f"# {name}", "", f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
-    lines += [f"| {' | '.join(row)} |" for row in rows(results)]
-    lines += ["", *(f"* {sentence}" for sentence in findings(results))]
-    if failures(results):
-        lines += ["", "Runs that did not complete:", "", *(f"* {sentence}" for sentence in failures(results))]
-    return "\n".join(lines) + "\n"
+    return page(name, HEADER, rows(results), [*findings(results), RULE], failures(results))
 
 
 def as_values(name: str, results: Results) -> dict[str, Any]:
@@ -168,29 +125,10 @@ def as_values(name: str, results: Results) -> dict[str, Any]:
         arms[arm] = {"planned": len(results[arm]), "weights_identical_to_base": {"seeds": same, "of": pairs}}
         for measure in measures(results):
             own = values(results, arm, measure)
-            difference = paired(own, values(results, base, measure)) if arm != base else None
-            numbers = list(own.values())
-            arms[arm][measure] = {
-                "runs": len(own),
-                "mean": float(np.mean(numbers)) if numbers else None,
-                "sd": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
-                "iqm": iqm(numbers) if numbers else None,
-                "difference_to_base": None if difference is None else difference._asdict(),
-                "by_seed": {str(seed): value for seed, value in sorted(own.items())},
-            }
+            arms[arm][measure] = summary(own, paired(own, values(results, base, measure)) if arm != base else None)
     return {"name": name, "base": base, "arms": arms, "findings": findings(results), "failures": failures(results)}
 
 
 def show(results: Results, console: Console) -> None:
     """Print table, failures and findings."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, title in enumerate(HEADER):
-        table.add_column(title, justify="left" if column < 2 else "right", no_wrap=True)
-    body = rows(results)
-    for i, row in enumerate(body):
-        table.add_row(*row, end_section=i + 1 < len(body) and bool(body[i + 1][0]))
-    console.print(table)
-    for sentence in failures(results):
-        console.print(f"did not complete: {sentence}", soft_wrap=True, style="red")
-    for sentence in findings(results):
-        console.print(sentence, soft_wrap=True)
+    table.show(HEADER, rows(results), [*findings(results), RULE], failures(results), console)

@@ -9,14 +9,14 @@ from contraux.agents.report import (
     as_values,
     findings,
     identical_weights,
-    iqm,
     measures,
-    paired,
     rows,
     show,
     values,
 )
 from contraux.agents.result import completed, learning_curve, read_episodes, success_curve
+from contraux.core.comparison.table import iqm
+from contraux.core.paired import RULE, paired
 
 
 def result(area, weights="w", status="completed", cpu=10.0):
@@ -80,6 +80,12 @@ def test_weights_and_words():
     assert "a loss" in "\n".join(findings(losing))
     even = {"base": RESULTS["base"], "auxiliary": {s: result(s + (-1.0) ** s) for s in range(1, 7)}}
     assert "no difference shown" in "\n".join(findings(even))
+    # three of five seeds far up take the interval away from 0, and yet two of five went down
+    mixed = {"base": {s: result(0.0, f"w{s}") for s in range(5)},
+             "auxiliary": {s: result(v, f"x{s}") for s, v in enumerate((5.0, 5.0, 5.0, -0.1, -0.1))}}  # fmt: skip
+    found = findings(mixed)[0]
+    assert "3 of 5 seeds up: no difference shown, the seeds disagree" in found and "a gain" not in found
+    assert RULE in as_markdown("x", mixed) and "80 % of at least 5 seeds" in RULE
     few = {"base": {1: result(1.0), 2: result(2.0)}, "auxiliary": {1: result(5.0, "x"), 2: result(6.0, "y")}}
     assert "too few seeds" in "\n".join(findings(few))
 

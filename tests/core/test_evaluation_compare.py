@@ -101,7 +101,7 @@ def test_a_fixed_figure_meets_every_seed_of_the_other():
     assert paired(other, Figure({0: 10.0}, fixed=True)).finding == "lower"
     assert paired(other, Figure({0: 2.0}, fixed=True)).finding == "no difference shown"
     both = paired(Figure({0: 3.0}, fixed=True), Figure({0: 1.0}, fixed=True))
-    assert both == (2.0, None, None, 1, 1)
+    assert both == (2.0, None, None, 1, 1, 0)
 
 
 def test_the_interval_is_that_of_the_bootstrap_distribution():
