@@ -12,14 +12,17 @@ Paired losses have no negatives and act on rows: `loss(query (N, D), key (N, D),
 from .alignment_uniformity import alignment, alignment_uniformity, uniformity
 from .barlow_twins import barlow_twins
 from .clip import clip
+from .d2d_ce import d2d_ce
 from .debiased import debiased
 from .decoupled import dclw, decoupled
 from .graded_info_nce import graded_info_nce
 from .hard_negative import HardNegative, hard_negative
 from .info_nce import info_nce
 from .max_margin import max_margin
+from .mil_nce import mil_nce
 from .negative_cosine import negative_cosine
 from .nt_xent import nt_xent
+from .pairwise_info_nce import pairwise_info_nce
 from .sig_lip import SigLIP, sig_lip
 from .sup_con import sup_con
 from .triplet import triplet
@@ -32,6 +35,7 @@ __all__ = [
     "alignment_uniformity",
     "barlow_twins",
     "clip",
+    "d2d_ce",
     "dclw",
     "debiased",
     "decoupled",
@@ -39,8 +43,10 @@ __all__ = [
     "hard_negative",
     "info_nce",
     "max_margin",
+    "mil_nce",
     "negative_cosine",
     "nt_xent",
+    "pairwise_info_nce",
     "sig_lip",
     "sup_con",
     "triplet",

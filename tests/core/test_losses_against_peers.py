@@ -13,6 +13,7 @@ from contraux.core.losses import (
     info_nce,
     negative_cosine,
     nt_xent,
+    pairwise_info_nce,
     sig_lip,
     sup_con,
     triplet,
@@ -102,6 +103,18 @@ def test_metric_learning_nt_xent():
     labels = torch.arange(len(a)).repeat(2)
     expected = losses.NTXentLoss(temperature=0.3)(torch.cat((a, b)), labels)
     agree(nt_xent(similarity, positive, None, 0.3), expected, [a, b], rtol=1e-6)  # it adds a small number to logarithms
+
+
+def test_metric_learning_nt_xent_with_several_positives():
+    """Each pair alone against the negatives; it takes the mean over all pairs, which are as many for every row here."""
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    a, b = views()
+    features = torch.cat((a, b, (a - b).detach()))
+    labels = torch.arange(len(a)).repeat(3)
+    positive = (labels.unsqueeze(1) == labels) & ~torch.eye(len(labels), dtype=torch.bool)
+    weights = (labels.unsqueeze(1) != labels).double()
+    ours = pairwise_info_nce(cosine(features, features), positive, weights, 0.3)
+    agree(ours, losses.NTXentLoss(temperature=0.3)(features, labels), [a, b], rtol=1e-6)
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.5])

@@ -12,12 +12,15 @@ from contraux.core.losses import (
     HardNegative,
     SigLIP,
     clip,
+    d2d_ce,
     dclw,
     debiased,
     decoupled,
     hard_negative,
     info_nce,
+    mil_nce,
     nt_xent,
+    pairwise_info_nce,
     sig_lip,
     sup_con,
     triplet,
@@ -163,6 +166,63 @@ def test_hard_negative():
         hard_negative(SIMILARITY, POSITIVE, beta=torch.ones(1))
 
 
+def test_mil_nce():
+    # row 0: 2 + 1 of 4 are positives; weighted, 1 + 0 of 2 + 1 + 3
+    close(mil_nce(SIMILARITY, SEVERAL, None, 0.5), math.log(4 / 3), math.log(5))
+    close(mil_nce(SIMILARITY, SEVERAL, WEIGHTS, 0.5), math.log(6 / 3), math.log(1.5))
+    close(mil_nce(SIMILARITY, POSITIVE, WEIGHTS, 0.5), math.log((2 + 3) / 2), math.log(1 + 0.5))
+    soft = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.5, 0.0]])  # a half of 2 and one and a half of 1
+    close(mil_nce(SIMILARITY, soft, None, 0.5), math.log(4 / (0.5 * 2 + 1.5 * 1)), math.log(5))
+
+
+def test_pairwise_info_nce():
+    # row 0: 2 against 1, and 1 against 1; weighted, against 3
+    close(pairwise_info_nce(SIMILARITY, SEVERAL, None, 0.5), (math.log(3 / 2) + LOG2) / 2, math.log(5))
+    close(pairwise_info_nce(SIMILARITY, SEVERAL, WEIGHTS, 0.5), (math.log(5 / 2) + math.log(4)) / 2, math.log(1.5))
+    soft = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.5, 0.0]])
+    close(pairwise_info_nce(SIMILARITY, soft, None, 0.5), 0.25 * math.log(3 / 2) + 0.75 * LOG2, math.log(5))
+
+
+# Cosines to two of another class, to one of the own class (weight 0) and to the proxy; temperature 1/2, margins 0.98
+# and 0.02: logits of negatives 2 (0.27 - 0.02) = 0.5 and 0, of the proxy 2 (0.73 - 0.98) = -0.5 and 0 above 0.98.
+COSINES = torch.tensor([[0.27, -0.6, 0.52, 0.73], [0.27, -0.6, -0.9, 0.99]], dtype=torch.float64)
+OTHER_CLASS = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
+PROXY = torch.tensor([3, 3])
+
+
+def test_d2d_ce():
+    e = math.exp
+    rows = math.log((e(-0.5) + e(0.5) + 1) / e(-0.5)), math.log(1 + e(0.5) + 1 + 1)
+    close(d2d_ce(COSINES, PROXY, OTHER_CLASS, 0.5), *rows)
+    # the code takes the row's largest from the negatives: 2 (0.52 - 0.02) = 1, which weighs 0, and 2 (0.27 - 0.02)
+    rows = math.log((e(-0.5) + e(0.5 - 1) + e(-1)) / e(-0.5)), math.log(1 + 1 + 2 * e(-0.5))
+    close(d2d_ce(COSINES, PROXY, OTHER_CLASS, 0.5, variant="studiogan"), *rows)
+    # all below the margin: the largest is 2 (-0.6 - 0.02), and taking it away makes negatives of more than 1
+    low = COSINES[1:, 1:]
+    found = d2d_ce(low, PROXY[1:] - 1, OTHER_CLASS[1:, 1:], 0.5, variant="studiogan")
+    close(found, math.log(1 + 2 * e(1.24)))
+    # what is not there has no largest
+    absent = COSINES.masked_fill(OTHER_CLASS == 0, -torch.inf)
+    absent[:, 3] = COSINES[:, 3]
+    rows = math.log((e(-0.5) + 1 + e(-0.5)) / e(-0.5)), math.log(1 + 1 + 2 * e(-0.5))
+    close(d2d_ce(absent, PROXY, None, 0.5, variant="studiogan"), *rows)
+    nobody = absent.masked_fill(OTHER_CLASS > 0, -torch.inf).requires_grad_()
+    value = d2d_ce(nobody, PROXY, None, 0.5, variant="studiogan")
+    assert value.item() == 0 and torch.autograd.grad(value, nobody)[0].isfinite().all()
+    with pytest.raises(ValueError, match="unknown variant 'code': .*There are: paper, studiogan"):
+        d2d_ce(COSINES, PROXY, variant="code")
+    with pytest.raises(ValueError, match="margin_positive must be a number, got '1'"):
+        d2d_ce(COSINES, PROXY, margin_positive="1")
+
+
+@pytest.mark.parametrize("variant", ["paper", "studiogan"])
+def test_d2d_ce_lets_easy_pairs_go(variant):
+    cosines = COSINES.clone().requires_grad_()
+    gradient = torch.autograd.grad(d2d_ce(cosines, PROXY, OTHER_CLASS, 0.5, variant=variant), cosines)[0]
+    assert gradient[0, 0] > 0 and gradient[1, 0] > 0 and gradient[0, 3] < 0
+    assert (gradient[:, 1:3] == 0).all() and gradient[1, 3] == 0
+
+
 def test_annealed_beta():
     loss = HardNegative(2.0, 1.0, steps=2, tau_plus=0.0)
     expected = {beta: hard_negative(SIMILARITY, POSITIVE, None, 0.5, beta, 0.0) for beta in (2.0, 1.5, 1.0)}
@@ -252,6 +312,24 @@ def by_triplet(s, p, n, margin=0.7):
     return sum(terms) / sum(p.values()) / sum(n.values()) if n else 0.0
 
 
+def by_mil_nce(s, p, n):
+    z = sum(math.exp(s[j]) for j in p) + sum(w * math.exp(s[j]) for j, w in n.items())
+    return -math.log(sum(len(p) * y / sum(p.values()) * math.exp(s[j]) for j, y in p.items()) / z)
+
+
+def by_pairwise_info_nce(s, p, n):
+    against = sum(w * math.exp(s[j]) for j, w in n.items())
+    return sum(y * -math.log(math.exp(s[j]) / (math.exp(s[j]) + against)) for j, y in p.items()) / sum(p.values())
+
+
+def by_d2d_ce(s, p, n, temperature, variant):
+    at = {j: min(0.0, s[j] - 0.9 / temperature) for j in p}
+    far = {j: s[j] - 0.1 / temperature for j in range(len(s)) if j not in p}
+    top = max(far.values(), default=0.0) if variant == "studiogan" else 0.0
+    z = sum(math.exp(x) for x in at.values()) + sum(w * math.exp(max(0.0, far[j]) - top) for j, w in n.items())
+    return sum(y * -math.log(math.exp(at[j]) / z) for j, y in p.items()) / sum(p.values())
+
+
 def by_sig_lip(s, p, n, bias=-2.0):
     def log_sigmoid(x):
         return -math.log(1 + math.exp(-x))
@@ -277,6 +355,16 @@ FORMULAS = {
     "sup_con in": (by_sup_con_in, lambda s, p, w, t: sup_con(s, p, w, t, "in")),
     "decoupled": (by_decoupled, lambda s, p, w, t: decoupled(s, p, w, t)),
     "triplet": (by_triplet, lambda s, p, w, t: triplet(s / t, p, w, 0.7)),
+    "mil_nce": (by_mil_nce, lambda s, p, w, t: mil_nce(s, p, w, t)),
+    "pairwise_info_nce": (by_pairwise_info_nce, lambda s, p, w, t: pairwise_info_nce(s, p, w, t)),
+    "d2d_ce": (
+        lambda s, p, n, temperature: by_d2d_ce(s, p, n, temperature, "paper"),
+        lambda s, p, w, t: d2d_ce(s, p, w, t, 0.9, 0.1),
+    ),
+    "d2d_ce studiogan": (
+        lambda s, p, n, temperature: by_d2d_ce(s, p, n, temperature, "studiogan"),
+        lambda s, p, w, t: d2d_ce(s, p, w, t, 0.9, 0.1, "studiogan"),
+    ),
     "sig_lip": (by_sig_lip, lambda s, p, w, t: sig_lip(s, p, w, t, -2.0)),
     "debiased": (
         lambda s, p, n, temperature: by_hard_negative(s, p, n, 0.0, 0.1, temperature),
@@ -287,6 +375,8 @@ FORMULAS = {
         lambda s, p, w, t: hard_negative(s, p, w, t, 1.5, 0.2),
     ),
 }
+
+NEED_TEMPERATURE = {"debiased", "hard_negative", "d2d_ce", "d2d_ce studiogan"}
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -299,7 +389,7 @@ FORMULAS = {
 @settings(max_examples=40, deadline=None)
 def test_losses_equal_their_formulas(name, n, m, seed, temperature):
     formula, loss = FORMULAS[name]
-    extra = {"temperature": temperature} if name in ("debiased", "hard_negative") else {}
+    extra = {"temperature": temperature} if name in NEED_TEMPERATURE else {}
     generator = torch.Generator().manual_seed(seed)
     similarity = torch.rand(n, m, generator=generator, dtype=torch.float64) * 2 - 1
     weights = torch.rand(n, m, generator=generator, dtype=torch.float64) * 3
