@@ -1,1 +1,31 @@
-"""Contrastive objectives for diffusion denoisers: one a file."""
+"""Contrastive objectives for diffusion denoisers: one a file.
+
+from contraux.clgen import attach
+
+aux = attach(unet, objective="time_infonce")        # taps mid_block
+with aux:
+    prediction = unet(x_t, t).sample
+loss = F.mse_loss(prediction, noise) + 0.05 * aux.loss(timesteps=t, identity=index)
+"""
+
+from ...core.losses.contrastive_flow import contrastive_flow_matching, contrastive_flow_terms, undo_flow_bias
+from .dispersive import Dispersive
+from .label_supcon import LabelSupCon
+from .noise_levels import NoiseLevels, alphas_cumprod
+from .ordinal_snr import OrdinalSNR
+from .pairing import paired_batch, second_views
+from .time_infonce import TimeInfoNCE
+
+__all__ = [
+    "Dispersive",
+    "LabelSupCon",
+    "NoiseLevels",
+    "OrdinalSNR",
+    "TimeInfoNCE",
+    "alphas_cumprod",
+    "contrastive_flow_matching",
+    "contrastive_flow_terms",
+    "paired_batch",
+    "second_views",
+    "undo_flow_bias",
+]
