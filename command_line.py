@@ -28,7 +28,8 @@ def prepare(job: str, words: list[str]) -> list[str]:
     """Return the words of a job's line as Hydra is to see them.
 
     * `env=<a Gymnasium id>` becomes the generic option and its `env.id`;
-    * `resume=FOLDER` takes the configuration from that folder and writes into it again.
+    * `resume=FOLDER` takes the configuration from that folder and writes into it again;
+    * a group that lies in a job's own folder is written in full: `backbone=dcgan` is `gan/backbone@backbone=dcgan`.
 
     Raises:
         ValueError: an unknown id, a folder that holds no run, a key that must not change when resuming, or a sweep over
@@ -40,7 +41,17 @@ def prepare(job: str, words: list[str]) -> list[str]:
     folder = next((word.partition("=")[2] for word in words if re.match(r"resume=(?!null$).", word)), None)
     if folder is not None and job in RESUMABLE:
         return _resume(Path(folder.strip("'\"")), words, RESUMABLE[job])
-    return words
+    return in_full(job, words)
+
+
+def in_full(job: str, words: Iterable[str]) -> list[str]:
+    """Return the words of a line with groups named as Hydra names them: `method=x` as `gan/method@method=x`.
+
+    Other words, those that only set a key of a group (`method.weight=1`) among them, stay as they are.
+    """
+    groups = _groups(job)
+    split = [word.partition("=") for word in words]
+    return [f"{groups.get(key, key)}{equals}{value}" for key, equals, value in split]
 
 
 def _env(word: str) -> list[str]:
@@ -105,7 +116,7 @@ def _quoted(path: Path) -> str:
 
 
 def group_options(group: str) -> list[str]:
-    """Return the names of a group's YAML files, sorted."""
+    """Return the names of the YAML files of a group, whose name is its folder's, sorted."""
     folder = files(CONFIGS).joinpath(*group.split("/"))
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
@@ -116,7 +127,7 @@ def explain(job: str, words: list[str], error: BaseException) -> str | None:
         return _instantiation(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return nearest(f"{group} option", option, error.options)
+        return nearest(f"{_short(job, group)} option", option, error.options)
     if isinstance(error, OverrideParseException):
         what = str(error).splitlines()[0]
         return f"cannot read {error.override!r} ({what}): quote a value with signs in it, \"key='a=b'\""
@@ -151,20 +162,19 @@ def _joined(text: str) -> str:
 def _unknown_key(job: str, words: list[str], found: str) -> str:
     config, group = _composed(job, words), found.split(".")[0]
     if group in _groups(job) and config.get(group, "") is None:
-        options = ", ".join(group_options(group))
+        options = ", ".join(group_options(_folder(job, group)))
         return f"unknown key {found!r}, for no option of {group} is chosen: write {group}=NAME first, one of {options}"
     return nearest_key(found, dict.fromkeys([*sorted(_groups(job)), *_dotted(config, "")]))
 
 
 def _no_option(job: str, words: list[str]) -> str:
     """Return a sentence for `group=null`, with which Hydra can do nothing, or for a section named like a group."""
-    own = _groups(job)
-    group = next(
-        (key for key, _, value in (word.partition("=") for word in words) if key in own and value == "null"), ""
-    )
+    full = {name: group for group, name in _groups(job).items()}
+    split = [word.partition("=") for word in words]
+    group = next((full[key] for key, _, value in split if key in full and value == "null"), "")
     if not group:
         return _replaced_section(job, words) or "a group must be the name of an option, got null: leave it out"
-    options = ", ".join(group_options(group))
+    options = ", ".join(group_options(_folder(job, group)))
     return f"{group} must be the name of an option, got null: leave it out for the default, or take one of {options}"
 
 
@@ -184,7 +194,7 @@ def _composed(job: str, words: list[str]) -> dict[str, Any]:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
-    groups = _groups(job)
+    groups = set(_groups(job).values())
     chosen = [word for word in words if word.split("=")[0] in groups and "," not in word and word[-5:] != "=null"]
     GlobalHydra.instance().clear()  # of the job that has just ended with an error
     with initialize_config_module(CONFIGS, version_base="1.3"):
@@ -193,22 +203,52 @@ def _composed(job: str, words: list[str]) -> dict[str, Any]:
 
 
 def own_groups(job: str, text: str) -> str:
-    """Return the text of a job's help without the lines of groups that are none of its own."""
-    everything = {entry.name for entry in files(CONFIGS).iterdir() if entry.is_dir()}
-    others = tuple(f"{group}: " for group in everything - _groups(job))
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(others))
+    """Return the text of a job's help with its own groups alone, by the names that its line has for them."""
+    everything = set(_folders())
+    own = {_folder(job, group): group for group in _groups(job)}
+    kept = []
+    for line in text.splitlines(keepends=True):
+        name, colon, options = line.partition(": ")
+        if name in own and colon:
+            kept.append(f"{own[name]}: {options}")
+        elif name not in everything or not colon:
+            kept.append(line)
+    return "".join(kept)
 
 
-def _groups(job: str) -> set[str]:
-    """Return the groups of a job: those its defaults choose from, and those of the configs it is made of."""
+def _folders(parent: str = "") -> Iterator[str]:
+    """The folders of all groups, those within others too: `data`, `gan/backbone`."""
+    for entry in files(CONFIGS).joinpath(*parent.split("/")).iterdir():
+        if entry.is_dir():
+            name = f"{parent}/{entry.name}".lstrip("/")
+            yield name
+            yield from _folders(name)
+
+
+def _groups(job: str) -> dict[str, str]:
+    """Return the groups of a job: those its defaults choose from, and those of the configs it is made of.
+
+    By the name that a line has for them, each as Hydra names it. The two differ where a group lies in a job's own
+    folder, because another job has a group of that name: `method` is `gan/method@method`.
+    """
     config: Any = OmegaConf.create(files(CONFIGS).joinpath(f"{job}.yaml").read_text(encoding="utf-8"))
-    found: set[str] = set()
+    found: dict[str, str] = {}
     for entry in config.get("defaults", []):
         if not isinstance(entry, str):
-            found |= {str(key) for key in entry if not str(key).startswith("override")}
+            names = [str(key) for key in entry if not str(key).startswith("override")]
+            found |= {name.rpartition("@")[2]: name for name in names}
         elif entry != "_self_":
             found |= _groups(entry)
     return found
+
+
+def _folder(job: str, group: str) -> str:
+    return _groups(job)[group].partition("@")[0]
+
+
+def _short(job: str, folder: str) -> str:
+    """Return the name that a line has for the group of a folder."""
+    return next((group for group in _groups(job) if _folder(job, group) == folder), folder)
 
 
 def _dotted(node: Any, prefix: str) -> Iterator[str]:
