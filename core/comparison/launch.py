@@ -18,14 +18,14 @@ from rich.console import Console
 
 from ..files import read_json, write_json
 from ..interruption import orphaned
-from .plan import Run, kept, plan
+from .plan import InFull, Run, kept, plan
 from .watching import Watching
 
 Perform = Callable[[DictConfig], Any]
 Report = Callable[[Path, str, Sequence[Run]], bool]
 
 
-def compare(cfg: DictConfig, perform: Perform, report: Report) -> None:
+def compare(cfg: DictConfig, perform: Perform, report: Report, in_full: InFull = list) -> None:
     """Launch the runs that are still to be done, then report on all of them. The task of a job's Hydra main.
 
     Args:
@@ -33,6 +33,7 @@ def compare(cfg: DictConfig, perform: Perform, report: Report) -> None:
         perform: does one run in Hydra's output folder and leaves its `config.yaml` and `result.json` there; a function
             of a module, for a launcher may send it to other processes.
         report: given folder, name and runs, says what came of them; returns whether all completed.
+        in_full: returns an arm's overrides as Hydra is to see them, where the job's line abbreviates some.
 
     Raises:
         ValueError: a setting of the comparison breaks its rule, or a folder was made with other settings.
@@ -46,7 +47,7 @@ def compare(cfg: DictConfig, perform: Perform, report: Report) -> None:
     task = partial(run_arm, perform)
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
-    folder, runs = plan(cfg, overrides)
+    folder, runs = plan(cfg, overrides, in_full)
     composed = [compose(context, config, run) for run in runs]  # so that a mistake is said before any run starts
     open_runs = [run for run, settings in zip(runs, composed, strict=True) if not kept(run, settings)]
     for run in open_runs:

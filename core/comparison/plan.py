@@ -1,6 +1,6 @@
 """The runs of a comparison: which there are, and which of them are done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..check import whole
 from ..files import read_json
+
+InFull = Callable[[list[str]], list[str]]
 
 WITHOUT_EFFECT = (
     "compare",
@@ -34,8 +36,13 @@ class Run(NamedTuple):
         return self.result().get("status") in ("completed", "failed")
 
 
-def plan(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, list[Run]]:
+def plan(cfg: DictConfig, overrides: Sequence[str], in_full: InFull = list) -> tuple[Path, list[Run]]:
     """Return the comparison's folder and its runs, seed by seed.
+
+    Args:
+        cfg: settings of the comparison, in `compare`.
+        overrides: those of every run.
+        in_full: returns an arm's overrides as Hydra is to see them.
 
     Raises:
         ValueError: no experiment or arms, seeds that are no counts, or an arm that is no list of overrides.
@@ -52,7 +59,7 @@ def plan(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, list[Run]]:
             raise ValueError(f"compare.arms.{arm} must be a list of overrides, such as [objective=none], got {own!r}")
     folder = Path(settings.folder)
     return folder, [
-        Run(arm, seed, folder / arm / f"seed_{seed}", [*overrides, *own, f"arm={arm}", f"seed={seed}"])
+        Run(arm, seed, folder / arm / f"seed_{seed}", [*overrides, *in_full(own), f"arm={arm}", f"seed={seed}"])
         for seed in range(first, first + seeds)
         for arm, own in arms.items()
     ]
