@@ -25,8 +25,8 @@ def mil_nce(
     classes as negatives, it is the conditional contrastive loss 2C (Kang and Park 2020, ContraGAN,
     https://arxiv.org/abs/2006.12681).
 
-    Soft positives weigh the sum in the numerator relative to each other, as if all were 1 when they are equal, and count
-    as 1 in the denominator.
+    Soft positives weigh the sum in the numerator relative to each other, so that equal ones are a mask, and count as 1
+    in the denominator.
 
     Args:
         similarity: `(N, M)` floating; may hold -inf where a column must not count.

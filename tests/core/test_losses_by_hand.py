@@ -209,7 +209,7 @@ def test_d2d_ce():
     nobody = absent.masked_fill(OTHER_CLASS > 0, -torch.inf).requires_grad_()
     value = d2d_ce(nobody, PROXY, None, 0.5, variant="studiogan")
     assert value.item() == 0 and torch.autograd.grad(value, nobody)[0].isfinite().all()
-    with pytest.raises(ValueError, match="unknown variant 'code': .*There are: paper, studiogan"):
+    with pytest.raises(ValueError, match=r"unknown variant 'code': .*There are: paper, studiogan"):
         d2d_ce(COSINES, PROXY, variant="code")
     with pytest.raises(ValueError, match="margin_positive must be a number, got '1'"):
         d2d_ce(COSINES, PROXY, margin_positive="1")
