@@ -1,1 +1,26 @@
 """`contraux diffusion`: train a denoiser of diffusers, with a contrastive auxiliary or without."""
+
+from .grids import Grids
+from .models import dit, folder, unet
+from .pipeline import pipeline_of, save_pipeline
+from .prediction import clean_of, min_snr_weight, target
+from .process import Diffusion, Flow, Process
+from .sampling import sample
+from .trainer import Trainer
+
+__all__ = [
+    "Diffusion",
+    "Flow",
+    "Grids",
+    "Process",
+    "Trainer",
+    "clean_of",
+    "dit",
+    "folder",
+    "min_snr_weight",
+    "pipeline_of",
+    "sample",
+    "save_pipeline",
+    "target",
+    "unet",
+]

@@ -1,0 +1,177 @@
+"""`contraux diffusion`: train one denoiser into one run folder. `configs/diffusion.yaml` describes what it reads."""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+from accelerate import PartialState
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ...core.check import number, whole
+from ...core.files import write_json
+from ...core.pretraining.job import in_turn, name_of, shared
+from ...core.pretraining.result import without_hydra
+from ...core.provenance import versions
+from ...core.training import checkpoint
+from ...core.training.state import shared_state
+from ..attach import attach
+from ..auxiliary import Auxiliary
+from ..images import Images, images_of
+from .evaluation import evaluate
+from .grids import Grids
+from .pipeline import FOLDER, save_pipeline
+from .result import show
+from .trainer import Trained, Trainer
+
+INTERRUPTED = 130  # exit code after SIGINT, as shells have it
+
+
+def main(cfg: DictConfig) -> None:
+    """Train what the config describes, and print what came of it.
+
+    Raises:
+        ValueError: a value breaks its rule; the sentence says which.
+        SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ValueError("contraux diffusion needs diffusers: pip install 'contraux[diffusion]'") from error
+    diffusers.utils.logging.set_verbosity_error()  # it warns of a U-Net in the place of a transformer
+    diffusers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # not a line for every file of a checkpoint
+    state = shared_state(cfg.device)
+    run = shared(Path(HydraConfig.get().runtime.output_dir))
+    result = perform(cfg, run)
+    if state.is_main_process:
+        show(run, result)
+    if result["status"] == "interrupted":
+        raise SystemExit(INTERRUPTED)
+
+
+def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
+    """Instantiate what the config describes, train, save the pipeline, and return what `result.json` holds."""
+    if cfg.threads is not None:
+        torch.set_num_threads(whole("threads", cfg.threads, 1))
+    for missing in sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{missing} must be given: {missing}=…")
+    whole("seed", cfg.seed)
+    resume = bool(cfg.resume)
+    (refuse_finished if resume else refuse_used)(run)
+    state = PartialState()
+    identity = {
+        "model": name_of(cfg.model),
+        "objective": name_of(cfg.objective.module),
+        "data": name_of(cfg.data),
+        "seed": cfg.seed,
+    }
+    if state.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / ("versions.resumed.json" if resume else "versions.json"), versions())
+        write_json(run / "result.json", {"status": "running", **identity})
+        OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
+    state.wait_for_everyone()
+    try:
+        images = in_turn(lambda: load(cfg, "train"))  # type: ignore[arg-type, return-value]
+        trainer = instantiate(cfg, images, run)  # type: ignore[arg-type]
+        result = {**train(trainer, cfg, run, resume=resume), **identity}
+    except Exception as error:
+        if state.is_main_process:
+            write_json(run / "result.json", {"status": "failed", **identity, "error": without_hydra(error)})
+        raise
+    if state.is_main_process:
+        write_json(run / "result.json", result)
+        if result["status"] == "completed":
+            checkpoint.remove(run)  # there is nothing left to go on with
+    return result
+
+
+def train(trainer: Trainer, cfg: DictConfig, run: Path, *, resume: bool) -> dict[str, Any]:
+    """Train, save the pipeline, and look at what the denoiser is worth."""
+    state, begun = PartialState(), time.process_time()
+    trained: Trained = trainer.fit(resume=resume)
+    result: dict[str, Any] = {
+        **trained._asdict(),
+        "cpu_seconds": round(time.process_time() - begun, 3),
+        "batch_size": trainer.batch_size,
+        "processes": state.num_processes,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+    }
+    if trainer.auxiliary is not None:
+        result["places"] = trainer.auxiliary.places
+    if trained.status == "completed" and state.is_main_process:
+        save_pipeline(trainer.averaged, trainer.process, run / FOLDER, trainer.images.classes)
+        if cfg.evaluation.enabled:
+            result["metrics"] = evaluate(cfg, trainer, load(cfg, "test"), run)
+    return result
+
+
+def load(cfg: DictConfig, split: str) -> Images:
+    """Return the images of a split."""
+    return images_of(hydra.utils.instantiate(cfg.data, _convert_="all")(split=split), cfg.size)
+
+
+def instantiate(cfg: DictConfig, images: Images, run: Path) -> Trainer:
+    """Turn a config into a trainer."""
+    shape = tuple(images.tensor.shape[1:])
+    guidance = number("guidance", cfg.guidance, 1)
+    torch.manual_seed(cfg.seed)  # of the weights
+    model = hydra.utils.instantiate(cfg.model, _convert_="all")(shape, bool(cfg.conditional))
+    process = hydra.utils.instantiate(cfg.scheduler, _convert_="all")
+    torch.manual_seed(cfg.seed)  # of the heads
+    auxiliary = auxiliary_of(cfg, model)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    bar = (os.isatty(2) if cfg.progress_bar is None else cfg.progress_bar) and not sweep
+    grids = Grids(
+        folder=run,
+        shape=shape,
+        classes=len(images.classes) if cfg.conditional else 0,
+        guidance=guidance,
+        seed=cfg.seed,
+        **cfg.samples,
+    )
+    found: Trainer = hydra.utils.instantiate(cfg.trainer, _convert_="all")(
+        model=model,
+        images=images,
+        process=process,
+        optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
+        folder=run,
+        auxiliary=auxiliary,
+        grids=grids,
+        trackers=list(cfg.trackers),
+        device=cfg.device,
+        progress_bar=bar,
+    )
+    return found
+
+
+def auxiliary_of(cfg: DictConfig, model: torch.nn.Module) -> Auxiliary | None:
+    """Return the objective attached to the denoiser, or None for objective=none."""
+    if cfg.objective.module is None:
+        return None
+    at: Any = OmegaConf.to_container(cfg.at) if OmegaConf.is_config(cfg.at) else cfg.at
+    return attach(model, at=at, objective=cfg.objective, trusted=True)  # the line or the file was looked at before
+
+
+def refuse_used(run: Path) -> None:
+    """Raise ValueError where a folder already holds a run, so that none is overwritten."""
+    if checkpoint.position(run) is not None:
+        raise ValueError(f"{run} already holds a run: resume={run} goes on with it, or give another hydra.run.dir")
+    if (run / FOLDER).exists():
+        raise ValueError(f"{run} already holds a run, which is completed: give another hydra.run.dir")
+
+
+def refuse_finished(run: Path) -> None:
+    """Raise ValueError where nothing is left to do, or there is no checkpoint to resume from."""
+    path = run / "result.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("status") == "completed":
+        raise ValueError(f"the run in {run} is completed: its pipeline is {run / FOLDER}")
+    if checkpoint.position(run) is None:
+        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")

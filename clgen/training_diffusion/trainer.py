@@ -1,0 +1,285 @@
+"""The one loop that trains every denoiser. Shape legend: B rows of a batch, over all processes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from torch import nn
+from tqdm.auto import tqdm
+
+from ...core.check import choice, number, whole
+from ...core.interruption import Interruption
+from ...core.pretraining.schedule import OptimizerFactory
+from ...core.pretraining.trainer import PRECISIONS, Trained
+from ...core.training import checkpoint
+from ...core.training.record import NotFinite, Record
+from ...core.training.settings import Settings, described
+from ...core.training.state import on_cpu, shared_state
+from ..auxiliary import Auxiliary
+from ..diffusion.pairing import paired_batch
+from ..images import Images
+from .batch import Drawer
+from .engine import Engine
+from .grids import Grids
+from .labels import takes_labels
+from .loop import Clock, agreed
+from .process import Process
+from .schedule import factor
+
+DECAYS = ("constant", "cosine")
+KEPT = (
+    "steps", "batch_size", "seed", "warmup", "decay", "max_grad_norm", "ema_decay", "snr_gamma", "conditional",
+    "label_dropout", "pair_share", "weight", "flow_weight", "precision", "compile", "optimizer", "process",
+)  # fmt: skip
+"""What a run that goes on must be given again, beside model, objective and images of the same number and shape."""
+
+
+@dataclass
+class Trainer:
+    """Trains a denoiser of diffusers on images, through Accelerate: one CPU or GPU, or many by `accelerate launch`.
+
+    Order, noise, timesteps and dropped labels are functions of `seed` and the step alone, drawn for the whole batch on
+    every process: W processes of B / W rows see what one process of B rows would, and a resumed run goes on to the bit
+    (on a CPU).
+
+    Args:
+        model: a U-Net or DiT of diffusers, on any device.
+        images: what it learns.
+        process: how noise comes in and what is predicted.
+        optimizer: factory, called with groups of parameters.
+        folder: where progress, sample grids and checkpoints go.
+        auxiliary: attached to the model; None: none.
+        weight: of the auxiliary's loss, >= 0. 0 trains exactly as without it.
+        flow_weight: lambda of contrastive flow matching (Stoica et al. 2025, https://arxiv.org/abs/2506.05350), in
+            [0, 1): minus this times the squared distance to another row's target.
+        pair_share: of the images of a batch that are shown twice, at two noise levels, in [0, 1].
+        conditional: tell the denoiser the class of each image.
+        label_dropout: share of labels that is dropped, for classifier-free guidance, in [0, 1).
+        steps: of the optimizer.
+        batch_size: B, rows of a step over all processes, >= 2.
+        warmup: share of the training, in [0, 1), in which the learning rate rises.
+        decay: constant or cosine: what it does then.
+        snr_gamma: of min-SNR weighting (Hang et al. 2023), > 0; None: every row counts the same.
+        ema_decay: of the moving average of the weights, in [0, 1); the first steps average less, as in diffusers.
+        max_grad_norm: clips the gradient's norm, > 0; None never.
+        precision: no, bf16 or fp16, of the denoiser; losses stay float32.
+        compile: torch.compile the denoiser.
+        gradient_checkpointing: compute activations again in the backward pass, for less memory.
+        seed: of order, noise, and global generators, >= 0.
+        device: cpu, or auto.
+        checkpoint_every: steps between checkpoints; None saves only the last. One is always saved at the end.
+        log_every: steps between readings of the device, >= 1.
+        grids: draws samples while training; None: nothing is drawn.
+        trackers: names of Accelerate's trackers, for example tensorboard or wandb.
+        progress_bar: show one on the main process.
+
+    Raises:
+        ValueError: a value breaks its rule.
+    """
+
+    model: nn.Module
+    images: Images
+    process: Process
+    optimizer: OptimizerFactory
+    folder: Path
+    auxiliary: Auxiliary | None = None
+    weight: float = 0.05
+    flow_weight: float = 0.0
+    pair_share: float = 0.0
+    conditional: bool = False
+    label_dropout: float = 0.1
+    steps: int = 800
+    batch_size: int = 32
+    warmup: float = 0.05
+    decay: str = "constant"
+    snr_gamma: float | None = None
+    ema_decay: float = 0.995
+    max_grad_norm: float | None = 1.0
+    precision: str = "no"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    device: str = "auto"
+    checkpoint_every: int | None = 500
+    log_every: int = 20
+    grids: Grids | None = None
+    trackers: Sequence[str] = ()
+    progress_bar: bool = True
+    averaged: nn.Module = field(init=False, repr=False)
+    _fitted: bool = field(init=False, default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("batch_size", 2), ("log_every", 1), ("seed", 0)):
+            whole(name, getattr(self, name), low)
+        if self.checkpoint_every is not None:
+            whole("checkpoint_every", self.checkpoint_every, 1)
+        number("weight", self.weight, 0)
+        number("pair_share", self.pair_share, 0, 1)
+        for name in ("flow_weight", "label_dropout", "warmup", "ema_decay"):
+            number(name, getattr(self, name), 0, 1, below=True)
+        for name in ("snr_gamma", "max_grad_norm"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), 0, above=True)
+        choice("decay", self.decay, DECAYS)
+        choice("precision", self.precision, PRECISIONS)
+        choice("device", self.device, ("auto", "cpu"))
+        needed = paired_batch(self.batch_size, self.pair_share)[0]
+        if len(self.images.tensor) < needed:
+            raise ValueError(f"batch_size must be at most the {len(self.images.tensor)} images, got {self.batch_size}")
+        if self.conditional and not self.images.classes:
+            raise ValueError("conditional=true needs data with classes, and these have none")
+        if self.conditional and not takes_labels(self.model):
+            raise ValueError("conditional=true needs a denoiser that takes class labels, and this U-Net takes none")
+
+    @property
+    def settings(self) -> Settings:
+        """What makes this run the one it is, by dotted name."""
+        found: Settings = {"len(images)": len(self.images.tensor)}
+        config: Any = getattr(self.model, "config", {})
+        found |= described("model", {key: config[key] for key in config if not key.startswith("_")})
+        found |= described("model.kind", type(self.model).__name__)
+        for name in KEPT:
+            found |= described(name, getattr(self, name))
+        if self.auxiliary is not None:
+            found |= described("objective", self.auxiliary.method)
+            found |= described("places", self.auxiliary.places)
+        return found | described("images.shape", tuple(self.images.tensor.shape[1:]))
+
+    def fit(self, *, resume: bool = False) -> Trained:
+        """Train to the end, or until SIGINT or SIGTERM, and leave a checkpoint.
+
+        Python's, NumPy's and torch's global generators are seeded. A trainer fits once. Afterwards `averaged` is a
+        denoiser with the moving average of the weights.
+
+        Args:
+            resume: go on from the checkpoint in the folder, which must be of these settings and of as many images.
+
+        Raises:
+            ValueError: it has fitted before, the batch does not divide among the processes, there is a checkpoint and
+                no `resume`, or one that does not fit, or the loss is not finite; the last good checkpoint stays.
+        """
+        if self._fitted:
+            raise ValueError("a trainer fits once, got another fit(): make a new one of a new model")
+        self._fitted = True
+        _check_trackers(self.trackers)
+        self.folder = Path(self.folder)
+        settings, begun = self.settings, checkpoint.position(self.folder)
+        if begun is not None and not resume:
+            raise ValueError(
+                f"folder must be one without a checkpoint, got {str(self.folder)!r} with one of step {begun}: "
+                "fit(resume=True) goes on from it, and another folder begins anew"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        accelerator = self._accelerator()
+        if resume:
+            checkpoint.check(self.folder, accelerator.num_processes, settings)
+        engine = self._engine(accelerator)
+        begun = checkpoint.load(accelerator, self.folder) if resume else 0
+        engine.loaded()
+        record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
+        interruption, clock = Interruption(), Clock(self.batch_size, begun)
+        draw, saved, step = self._drawer(accelerator), begun if resume else None, begun
+        try:
+            with interruption.listening(), self._bar(accelerator, begun) as bar:
+                while step < self.steps:
+                    rate = factor(step, self.steps, round(self.warmup * self.steps), self.decay)
+                    outcome = engine.update(draw(step), rate)
+                    step += 1
+                    record.add(step, engine.rates[0] * rate, outcome)
+                    clock.step = step
+                    bar.update(self.batch_size)
+                    due = self.checkpoint_every is not None and step % self.checkpoint_every == 0
+                    read = step % self.log_every == 0 or due
+                    stop = agreed(accelerator, interruption, read)
+                    if read or stop or step == self.steps:
+                        record.write(clock.images_per_second)
+                        bar.set_postfix_str(f"loss {record.last['loss']:.4g}")
+                    if due or stop or step == self.steps:
+                        if not engine.finite():
+                            raise NotFinite(step, float("nan"), "the weights")
+                        checkpoint.save(accelerator, self.folder, step, settings)
+                        saved = step
+                    if stop:
+                        break
+                    if self.grids is not None and accelerator.is_main_process and self.grids.due(step, self.steps):
+                        self.grids.draw(engine.average(), self.process, step)
+        except NotFinite as error:
+            kept = "no checkpoint had been saved" if saved is None else f"the checkpoint of step {saved} is kept"
+            raise ValueError(f"{error}; {kept}: try a lower learning rate, or bf16 in the place of fp16") from error
+        finally:
+            for tracker in accelerator.trackers:  # not `end_training`, which also ends the group of processes
+                tracker.finish()
+        self.averaged = engine.average()
+        status = "completed" if step == self.steps else "interrupted"
+        speed = round(clock.images_per_second(), 1)
+        return Trained(status, interruption.reason, step, self.steps, record.last, round(clock.seconds(), 3), speed)
+
+    def _accelerator(self) -> Accelerator:
+        shared_state(self.device, self.precision)
+        accelerator = Accelerator(
+            mixed_precision=self.precision,
+            cpu=on_cpu(self.device),
+            log_with=list(self.trackers) or None,
+            project_dir=self.folder if self.trackers else None,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        processes = accelerator.num_processes
+        if self.batch_size % processes or self.batch_size // processes < 2:
+            raise ValueError(
+                f"batch_size must divide among the {processes} processes, two rows each at least, got {self.batch_size}"
+            )
+        if self.trackers:
+            accelerator.init_trackers("")
+        set_seed(self.seed, device_specific=True)
+        return accelerator
+
+    def _engine(self, accelerator: Accelerator) -> Engine:
+        if self.gradient_checkpointing:
+            part: Any = self.model
+            part.enable_gradient_checkpointing()
+        return Engine(
+            accelerator,
+            self.model,
+            self.auxiliary,
+            self.optimizer,
+            self.process,
+            weight=self.weight,
+            flow_weight=self.flow_weight,
+            snr_gamma=self.snr_gamma,
+            ema_decay=self.ema_decay,
+            max_grad_norm=self.max_grad_norm,
+            compile=self.compile,
+        )
+
+    def _drawer(self, accelerator: Accelerator) -> Callable[[int], Any]:
+        draw = Drawer(
+            self.images,
+            self.process,
+            batch_size=self.batch_size,
+            share=self.pair_share,
+            label_dropout=self.label_dropout,
+            labelled=takes_labels(self.model),
+            conditional=self.conditional,
+            seed=self.seed,
+        )
+        local = self.batch_size // accelerator.num_processes
+        mine = slice(accelerator.process_index * local, (accelerator.process_index + 1) * local)
+        return lambda step: draw(step, accelerator.device, mine)
+
+    def _bar(self, accelerator: Accelerator, begun: int) -> "tqdm[NoReturn]":
+        shown = self.progress_bar and accelerator.is_main_process
+        total, done = self.steps * self.batch_size, begun * self.batch_size
+        return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not shown)
+
+
+def _check_trackers(trackers: Sequence[str]) -> None:
+    unknown = [name for name in trackers if name not in {str(found) for found in get_available_trackers()}]
+    if isinstance(trackers, str) or unknown:
+        raise ValueError(
+            f"trackers must be a list of installed ones, got {trackers!r}: pip install 'contraux[jobs]' for "
+            "tensorboard, 'contraux[wandb]' for wandb"
+        )
