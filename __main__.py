@@ -39,7 +39,7 @@ JOBS = {
     "rl": Job(".agents.job", "train one Stable-Baselines3 agent, with a contrastive auxiliary or without"),
     "compare": Job(".agents.compare", "train the arms of an experiment over the same seeds, and say what differs"),
     "pretrain": Job(".core.pretraining.job", "train an encoder on its own: SimCLR, MoCo and relatives"),
-    "diffusion": Job(".clgen.training_diffusion.job", "train a denoiser of diffusers, with a contrastive auxiliary or not"),
+    "diffusion": Job(".clgen.training_diffusion.job", "train a diffusion model, with a contrastive auxiliary or not"),
     "evaluate": Job(".core.evaluation.job", "say what a pretrained encoder is worth: probes, neighbours, few shots"),
     "record": Job(".agents.record", "record frames of a Gymnasium environment, to pretrain on"),
     "probe": Job(".agents.probe.job", "say what features know of a game's memory, or of any state"),

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from ...core.losses.contrastive_flow import flow_terms
@@ -56,6 +55,8 @@ class Engine:
         self.max_grad_norm = max_grad_norm
         self.bare = model.to(accelerator.device).train()
         self.averaged = deepcopy(self.bare).eval().requires_grad_(False)  # a copy's taps record nothing
+        from diffusers.training_utils import EMAModel  # here: diffusers takes long to import
+
         self.ema = EMAModel(self.bare.parameters(), decay=ema_decay, foreach=True)
         trained = [self.bare] if auxiliary is None else [self.bare, auxiliary.to(accelerator.device).train()]
         try:
