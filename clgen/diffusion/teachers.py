@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.check import shape, whole
 from ...core.encoders import load_encoder
 from ..names import read_place
-from ..tap import Tap
+from .watch import watched
 
 LAYERS = "layer=NAME, a dotted name inside it, such as encoder.layers.8"
 
@@ -47,7 +47,7 @@ class PretrainedTeacher(nn.Module):
         if not self.encoder.is_image:
             raise ValueError(f"an encoder to align with must read images, got one of {self.encoder.input_shape}")
         self.skip = whole("skip", skip)
-        self.tap = None if layer is None else Tap(self.encoder, {"layer": read_place(layer)})
+        self.place = None if layer is None else read_place(layer)
         self.requires_grad_(False).eval()
         height, width = self.encoder.input_shape[1:]
         self.out_features = _dimension(self(torch.zeros(1, self.encoder.input_shape[0], height, width)))
@@ -60,14 +60,13 @@ class PretrainedTeacher(nn.Module):
             ValueError: images of other channels.
         """
         images = _fitted((clean + 1) / 2, self.encoder.input_shape)
-        if self.tap is None:
+        if self.place is None:
             return self.encoder(images)
-        self.tap.tape.recording = True
-        try:
+        with watched(self.encoder, self.place) as outputs:
             self.encoder(images)
-        finally:
-            self.tap.tape.recording = False
-        found = self.tap.calls()[0]["layer"]
+        if not outputs:
+            raise ValueError(f"the layer {self.place} must be part of the encoder's forward pass, and is not")
+        found = outputs[0]
         return found[:, self.skip :] if found.ndim == 3 else found
 
 
