@@ -32,7 +32,7 @@ def unet(
     Args:
         shape: `(C, S, S)` of an image; S must be a multiple of 2^(levels - 1).
         conditional: whether it takes class labels.
-        channels: of each level, from full size to the smallest, multiples of `groups`; None: by the size.
+        channels: of each level, the largest first, multiples of `groups` and more than it; None: by the size.
         layers: residual blocks of each level.
         attention: how many of the smallest levels have it; the middle has it in any case.
         groups: of the group norms.
@@ -50,8 +50,11 @@ def unet(
         whole(name, value, 1)
     whole("attention", attention)
     number("dropout", dropout, 0, 1, below=True)
-    if not levels or any(whole("channels", width, 1) % groups for width in channels):
-        raise ValueError(f"channels must be multiples of groups, {groups}, one for each level, got {list(channels)}")
+    if not levels or any(whole("channels", width, 1) % groups or width == groups for width in channels):
+        raise ValueError(
+            f"channels must be multiples of groups, {groups}, and more, since a group of one channel loses what the "
+            f"timestep adds to it, got {list(channels)}"
+        )
     if size % 2 ** (levels - 1):
         raise ValueError(
             f"the size of images must be a multiple of {2 ** (levels - 1)} for {levels} levels, got {size}: give "
@@ -146,7 +149,8 @@ def folder(shape: Sequence[int], conditional: bool, *, path: str) -> nn.Module:
     choice("kind of model", kind, KINDS)
     found: nn.Module = getattr(diffusers, kind).from_pretrained(place, local_files_only=True)
     config: Any = found.config
-    if (config.in_channels, config.sample_size) != (shape[0], size) and list(config.sample_size or ()) != [size, size]:
+    own = config.sample_size if isinstance(config.sample_size, int) else tuple(config.sample_size or (size,))
+    if config.in_channels != shape[0] or own not in (size, (size,), (size, size)):
         raise ValueError(
             f"the images must be of the model's {config.in_channels} channels and {config.sample_size} pixels, got "
             f"{shape[0]} and {size}: give size=, or other data"
