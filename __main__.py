@@ -41,6 +41,10 @@ JOBS = {
     "pretrain": Job(".core.pretraining.job", "train an encoder on its own: SimCLR, MoCo and relatives"),
     "diffusion": Job(".clgen.training_diffusion.job", "train a diffusion model, with a contrastive auxiliary or not"),
     "evaluate": Job(".core.evaluation.job", "say what a pretrained encoder is worth: probes, neighbours, few shots"),
+    "gan": Job(".clgen.training_gan.job", "train a GAN, with a contrastive auxiliary on its discriminator or without"),
+    "sample": Job(".clgen.sample", "write images of a trained GAN"),
+    "compare-gan": Job(".clgen.training_gan.compare", "the same for GANs"),
+    "compare-diffusion": Job(".clgen.training_diffusion.compare", "the same for diffusion"),
     "record": Job(".agents.record", "record frames of a Gymnasium environment, to pretrain on"),
     "probe": Job(".agents.probe.job", "say what features know of a game's memory, or of any state"),
 }
@@ -77,7 +81,7 @@ def main() -> None:
 
 def usage() -> str:
     """Return what `contraux --help` prints."""
-    jobs = "\n".join(f"  {name:<10}{job.summary}" for name, job in JOBS.items())
+    jobs = "\n".join(f"  {name:<19}{job.summary}" for name, job in JOBS.items())
     return (
         "contraux <job> [group=option ...] [key=value ...]\n\n"
         f"Jobs\n{jobs}\n\n"

@@ -1,0 +1,275 @@
+"""One step of each player. Shape legend: B images of this process, Z latent dimension."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from ...core.encoders import MomentumEncoder
+from ..auxiliary import Auxiliary
+from .adversarial import Adversarial
+from .augment import Augment
+from .draws import Draws
+from .losses import accuracy
+
+Metrics = dict[str, Tensor]
+
+
+class Players(nn.Module):
+    """Everything of a run that a checkpoint keeps, beside the optimizers.
+
+    Attributes:
+        generator: trained.
+        discriminator: trained.
+        average: moving average of the generator, which is what a run leaves.
+        augment: of what the discriminator sees.
+        auxiliary: the contrastive method's heads, or None.
+        won: steps on end in which the discriminator's loss was vanishing.
+    """
+
+    won: Tensor
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        augment: Augment,
+        auxiliary: Auxiliary | None,
+        momentum: float,
+    ) -> None:
+        super().__init__()
+        self.generator, self.discriminator, self.augment = generator, discriminator, augment
+        self.average = MomentumEncoder(generator, momentum)
+        self.auxiliary = auxiliary
+        self.register_buffer("won", torch.zeros(()))
+        self.register_state_dict_post_hook(_as_tensors)
+        self.register_load_state_dict_pre_hook(_from_tensors)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return images of the averaged generator."""
+        images: Tensor = self.average(latents, labels) if labels is not None else self.average(latents)
+        return images
+
+
+EXTRA = "auxiliary._extra_state"
+
+
+def _as_tensors(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+    """Put what the auxiliary notes beside its weights into a tensor: safetensors keep nothing else."""
+    if isinstance(state.get(prefix + EXTRA), dict):
+        state[prefix + EXTRA] = torch.tensor(state[prefix + EXTRA]["due"])
+
+
+def _from_tensors(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    if isinstance(state.get(prefix + EXTRA), Tensor):
+        state[prefix + EXTRA] = {"due": bool(state[prefix + EXTRA])}
+
+
+class Engine:
+    """Takes the steps of both players.
+
+    Args:
+        accelerator: says where and in which precision.
+        players: where they train.
+        optimizers: of generator and of discriminator, whose second has the auxiliary's heads too.
+        adversarial: their losses.
+        draws: everything random.
+        weight: of the auxiliary in the discriminator's step.
+        generator_weight: of the auxiliary in the generator's step, where the method has a term for it; 0 leaves it out.
+        perturbation: standard deviation of what is added to latents for `fake_key` images (InsGen).
+        conditional: whether the players are given labels.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        players: Players,
+        optimizers: tuple[Any, Any],
+        adversarial: Adversarial,
+        draws: Draws,
+        *,
+        weight: float,
+        generator_weight: float,
+        perturbation: float,
+        conditional: bool,
+    ) -> None:
+        self.accelerator, self.players, self.adversarial, self.draws = accelerator, players, adversarial, draws
+        self.optimizers = optimizers
+        self.weight, self.generator_weight, self.perturbation = weight, generator_weight, perturbation
+        self.conditional = conditional
+        discriminator = players.discriminator
+        self.one_call = not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in discriminator.modules())
+        self.method = None if players.auxiliary is None else players.auxiliary.method
+        self.terms = self.method is not None and bool(self.method.generator_roles) and generator_weight > 0
+
+    def discriminator_step(self, step: int, real: Tensor, labels: Tensor) -> Metrics:
+        """Train the discriminator on one batch, and return what it found.
+
+        Args:
+            step: of the discriminator, from 0.
+            real: `(B, C, H, W)`.
+            labels: `(B,)`; the fakes are given the same.
+        """
+        players, auxiliary = self.players, self.players.auxiliary
+        roles = () if self.method is None else self.method.roles
+        keys = () if self.method is None else self.method.key_roles
+        latents = self.draws.normal("latents", step, self._latent())
+        with torch.no_grad(), self.accelerator.autocast():
+            images = self._images((*roles, *keys, "real", "fake"), "", step, real, latents, labels)
+        players.discriminator.requires_grad_(True)
+        scores: dict[str, Tensor] = {}
+        if auxiliary is not None:
+            with auxiliary:
+                scores |= self._scores({role: images[role] for role in roles}, labels)
+        others = [role for role in ("real", "fake") if role not in scores]
+        if others:
+            scores |= self._scores({role: images[role] for role in others}, labels)
+        game = self.adversarial.discriminator(scores["real"], scores["fake"])
+        loss, found = game, {"discriminator": game.detach()}
+        if auxiliary is not None:
+            own = auxiliary.loss(**self._context(keys, images, labels, generating=False))
+            loss = loss + self.weight * own
+            found |= {"auxiliary": own.detach(), **{f"auxiliary/{k}": v for k, v in auxiliary.metrics.items()}}
+        if self.adversarial.penalised:
+            penalty = self._penalty(step, images, labels)
+            loss = loss + penalty
+            found["penalty"] = penalty.detach()
+        self._update(1, loss, (players.discriminator, *([] if auxiliary is None else [auxiliary])))
+        found |= self._watched(scores, step)
+        return {"loss": loss.detach(), **found}
+
+    def generator_step(self, step: int, real: Tensor, labels: Tensor) -> Metrics:
+        """Train the generator on one batch, move its average, and return what it found.
+
+        Args:
+            step: of the generator, from 0.
+            real: `(B, C, H, W)`, the discriminator's last batch, for losses and methods that look at real images.
+            labels: `(B,)`, what the fakes are to be.
+        """
+        players, auxiliary = self.players, self.players.auxiliary
+        roles = self.method.generator_roles if self.terms and self.method is not None else ()
+        keys = self.method.generator_key_roles if self.terms and self.method is not None else ()
+        latents = self.draws.normal("generator/latents", step, self._latent())
+        players.discriminator.requires_grad_(False)
+        wanted = ("fake", *(("real",) if self.adversarial.paired else ()))
+        with self.accelerator.autocast():
+            images = self._images((*roles, *keys, *wanted), "generator/", step, real, latents, labels)
+        scores: dict[str, Tensor] = {}
+        if roles and auxiliary is not None:
+            with auxiliary.for_generator():
+                scores |= self._scores({role: images[role] for role in roles}, labels)
+        others = [role for role in wanted if role not in scores]
+        if others:
+            scores |= self._scores({role: images[role] for role in others}, labels)
+        loss = game = self.adversarial.generator(scores.get("real"), scores["fake"])
+        found = {"generator": game.detach()}
+        if roles and auxiliary is not None:
+            own = auxiliary.loss(**self._context(keys, images, labels, generating=True))
+            loss = loss + self.generator_weight * own
+            found["generator_auxiliary"] = own.detach()
+        self._update(0, loss, (players.generator,))
+        momentum = min(players.average.momentum, (1 + step) / (10 + step))  # the first steps are soon forgotten
+        players.average.update(players.generator, momentum)
+        return found
+
+    def _latent(self) -> int:
+        return int(self.players.generator.latent)  # type: ignore[arg-type]
+
+    def _images(
+        self, roles: Iterable[str], phase: str, step: int, real: Tensor, latents: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """Return what each role sees: real images or fakes, each augmented by numbers of its own."""
+        augment, found, fakes = self.players.augment, {}, None
+        for role in dict.fromkeys(roles):
+            if role == "fake_key":
+                noise = self.draws.normal(f"{phase}perturbation", step, latents.shape[1])
+                moved = latents if phase else latents + self.perturbation * noise
+                with torch.no_grad():
+                    images = self._generated(moved, labels)
+            elif role == "fake":
+                images = fakes = self._generated(latents, labels) if fakes is None else fakes
+            else:
+                images = real
+            found[role] = augment(images, self.draws.uniform(f"{phase}{role}", step, augment.numbers))
+        return found
+
+    def _generated(self, latents: Tensor, labels: Tensor) -> Tensor:
+        generator = self.players.generator
+        return (generator(latents, labels) if self.conditional else generator(latents)).float()
+
+    def _scores(self, images: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Return scores `(B,)` in float32 of each role's images; in one call where no image influences another's."""
+        with self.accelerator.autocast():
+            if self.one_call and len(images) > 1:
+                inputs = torch.cat(list(images.values()))
+                scores = list(self._score(inputs, labels.repeat(len(images))).chunk(len(images)))
+            else:
+                scores = [self._score(one, labels) for one in images.values()]
+        return dict(zip(images, scores, strict=True))
+
+    def _score(self, images: Tensor, labels: Tensor) -> Tensor:
+        discriminator = self.players.discriminator
+        scores: Tensor = discriminator(images, labels) if self.conditional else discriminator(images)
+        return scores.float().flatten() if scores.dtype != torch.float64 else scores.flatten()
+
+    def _context(
+        self, keys: Iterable[str], images: Mapping[str, Tensor], labels: Tensor, *, generating: bool
+    ) -> dict[str, Any]:
+        method = self.method
+        assert method is not None
+        named = method.generator_context if generating else (*method.context, *method.optional)
+        context: dict[str, Any] = {"labels": labels} if "labels" in named else {}
+        if "fake_labels" in named and self.conditional:
+            context["fake_labels"] = labels
+        return {**context, **{key: (images[key], labels) if self.conditional else images[key] for key in keys}}
+
+    def _penalty(self, step: int, images: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        if step % self.adversarial.interval:
+            return torch.zeros((), device=labels.device)
+        mix = self.draws.uniform("mix", step, 1).squeeze(1)
+
+        def score(inputs: Tensor) -> Tensor:
+            return self._score(inputs, labels)
+
+        with torch.autocast(labels.device.type, enabled=False):
+            return self.adversarial.penalty(score, score, images["real"].float(), images["fake"].float(), mix)
+
+    @torch.no_grad()
+    def _watched(self, scores: Mapping[str, Tensor], step: int) -> Metrics:
+        """Return what tells how the game goes, after a look at it by the augmentation."""
+        real, fake = scores["real"].detach(), scores["fake"].detach()
+        self.players.augment.observe(real, step + 1)
+        found = {"accuracy": accuracy(real, fake), "real_score": real.mean(), "fake_score": fake.mean()}
+        probability = getattr(self.players.augment, "probability", None)
+        if probability is not None:
+            found["augment_probability"] = probability.clone()
+        if self.adversarial.vanishing is not None:
+            game = self.adversarial.discriminator(real, fake)
+            won = self.players.won
+            won.copy_(torch.where(game < self.adversarial.vanishing, won + 1, 0.0))
+            found["won"] = won.clone()
+        return found
+
+    def _update(self, which: int, loss: Tensor, modules: Iterable[nn.Module]) -> None:
+        """Take one optimizer step on the gradient, averaged over processes.
+
+        The modules are not in DistributedDataParallel, which neither several forward passes with penalties between
+        them nor hooks need: one all_reduce does what it would.
+        """
+        self.accelerator.backward(loss)
+        if self.accelerator.num_processes > 1:
+            average_gradients(parameter for module in modules for parameter in module.parameters())
+        self.optimizers[which].step()
+        self.optimizers[which].zero_grad()
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Average `.grad` over processes; those that got none anywhere keep none."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = parameters_to_vector(gradients)
+    dist.all_reduce(flat)
+    vector_to_parameters(flat / dist.get_world_size(), gradients)

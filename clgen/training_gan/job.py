@@ -1,0 +1,237 @@
+"""`contraux gan`: train one GAN into one run folder. `configs/gan.yaml` describes what it reads."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import torch
+from accelerate import PartialState
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ...core.check import whole
+from ...core.data import DataSet
+from ...core.files import write_json
+from ...core.preset import option
+from ...core.pretraining.job import in_turn, name_of, shared
+from ...core.pretraining.result import without_hydra
+from ...core.provenance import versions
+from ...core.training import checkpoint
+from ...core.training.state import shared_state
+from ..attach import attach
+from ..auxiliary import Auxiliary
+from ..images import Images, images_of
+from .parts import SIZES
+from .players import Backbone
+from .result import show
+from .saving import save_part
+from .trainer import Trainer
+
+INTERRUPTED = 130  # exit code after SIGINT, as shells have it
+
+
+def main(cfg: DictConfig) -> None:
+    """Train the GAN that the config describes, and print what came of it.
+
+    Raises:
+        ValueError: a value breaks its rule; the sentence says which.
+        SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
+    """
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
+    state = shared_state(cfg.device)
+    run = shared(Path(HydraConfig.get().runtime.output_dir))
+    result = perform(cfg, run)
+    if state.is_main_process:
+        show(run, result)
+    if result["status"] == "interrupted":
+        raise SystemExit(INTERRUPTED)
+
+
+def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
+    """Instantiate what the config describes, train, save the players, and return what `result.json` holds."""
+    if cfg.threads is not None:
+        torch.set_num_threads(whole("threads", cfg.threads, 1))
+    for missing in sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{missing} must be given: {missing}=…")
+    whole("seed", cfg.seed)
+    resume = bool(cfg.resume)
+    (_refuse_finished if resume else _refuse_used)(run)
+    state = PartialState()
+    identity = {"method": name_of(cfg.method.module), "data": name_of(cfg.data), "seed": cfg.seed}
+    if state.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / ("versions.resumed.json" if resume else "versions.json"), versions())
+        write_json(run / "result.json", {"status": "running", **identity})
+    try:
+        data = in_turn(lambda: hydra.utils.instantiate(cfg.data, _convert_="all")(split="train"))
+        cfg = with_choices(cfg, data.shape)
+        images = images_for(cfg, data)
+        if state.is_main_process:
+            OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
+        state.wait_for_everyone()
+        torch.manual_seed(cfg.seed)  # of the weights
+        trainer = instantiate(cfg, images, run)
+        result = {**train(trainer, cfg, run, resume=resume), **identity}
+    except Exception as error:
+        if state.is_main_process:
+            write_json(run / "result.json", {"status": "failed", **identity, "error": without_hydra(error)})
+        raise
+    if state.is_main_process:
+        write_json(run / "result.json", result)
+        if result["status"] == "completed":
+            checkpoint.remove(run)
+    return result
+
+
+def train(trainer: Trainer, cfg: DictConfig, run: Path, *, resume: bool) -> dict[str, Any]:
+    """Train, and save both players and the generator's average."""
+    state = PartialState()
+    trained = trainer.fit(resume=resume)
+    result = {**trained._asdict(), "batch_size": trainer.batch_size, "processes": state.num_processes}
+    if state.is_main_process:
+        known = describe(cfg, trainer, trained.step)
+        save_part(trainer.average, "generator", run / "generator", {**known, "average": True})
+        save_part(trainer.generator, "generator", run / "generator_last", {**known, "average": False})
+        save_part(trainer.discriminator, "discriminator", run / "discriminator", known)
+    return result
+
+
+def describe(cfg: DictConfig, trainer: Trainer, step: int) -> dict[str, Any]:
+    """Return how the players can be built again, and a word on where they come from."""
+    auxiliary = trainer.auxiliary
+    return {
+        "backbone": _plain(cfg.backbone),
+        "size": cfg.size,
+        "channels": trainer.images.tensor.shape[1],
+        "classes": list(trainer.images.classes) if trainer.conditional else [],
+        "metadata": {
+            "method": name_of(cfg.method.module),
+            "at": None if auxiliary is None else auxiliary.places,
+            "data": name_of(cfg.data),
+            "step": step,
+            "seed": cfg.seed,
+            "versions": versions()["libraries"],
+        },
+    }
+
+
+def with_choices(cfg: DictConfig, shape: Sequence[int]) -> DictConfig:
+    """Return the config with a size and an augmentation, where none were chosen.
+
+    The size is the smallest of the backbones' that holds images of `shape` `(C, H, W)`. A method that compares views of
+    an image is given `augment=affine`, everything else none.
+
+    Raises:
+        ValueError: the data are no images.
+    """
+    if len(shape) != 3:
+        raise ValueError(
+            f"a GAN needs images (C, H, W), got examples of shape {tuple(shape)}: choose another data=NAME"
+        )
+    size, augment = cfg.size, cfg.augment
+    if size is None:
+        size = next((one for one in SIZES if one >= max(shape[1:])), SIZES[-1])
+    if augment is None:
+        augment = option("gan/augment", "affine" if _views(cfg.method.module) else "none")
+    found: DictConfig = OmegaConf.create({**cfg, "size": size, "augment": augment})
+    return found
+
+
+def images_for(cfg: DictConfig, data: DataSet) -> Images:
+    """Return the images that are learnt: all of the data, or as many as `images` says, drawn by `images_seed`.
+
+    Raises:
+        ValueError: more than there are.
+    """
+    found = images_of(data, cfg.size)
+    if cfg.images is None:
+        return found
+    kept = whole("images", cfg.images, 1)
+    if kept > len(found.tensor):
+        raise ValueError(f"images must be at most the {len(found.tensor)} of the data, got {kept}")
+    drawn = torch.Generator().manual_seed(whole("images_seed", cfg.images_seed))
+    rows = torch.randperm(len(found.tensor), generator=drawn)[:kept]
+    return Images(found.tensor[rows], found.labels[rows], found.classes)
+
+
+def instantiate(cfg: DictConfig, images: Images, run: Path) -> Trainer:
+    """Return the trainer that the config describes."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    bar = (os.isatty(2) if cfg.progress_bar is None else cfg.progress_bar) and not sweep
+    classes = len(images.classes) if cfg.conditional else 0
+    backbone: Backbone = hydra.utils.instantiate(cfg.backbone, _convert_="all")(
+        size=cfg.size, channels=images.tensor.shape[1], classes=classes
+    )
+    return hydra.utils.instantiate(cfg.trainer, _convert_="all")(
+        generator=backbone.generator,
+        discriminator=backbone.discriminator,
+        images=images,
+        adversarial=hydra.utils.instantiate(cfg.adversarial, _convert_="all"),
+        generator_optimizer=hydra.utils.instantiate(cfg.optimizer.generator, _convert_="all"),
+        discriminator_optimizer=hydra.utils.instantiate(cfg.optimizer.discriminator, _convert_="all"),
+        augment=hydra.utils.instantiate(cfg.augment, _convert_="all"),
+        auxiliary=attached(cfg, backbone.discriminator, images, classes),
+        folder=run,
+        trackers=list(cfg.trackers),
+        device=cfg.device,
+        progress_bar=bar,
+    )
+
+
+def attached(cfg: DictConfig, discriminator: Any, images: Images, classes: int) -> Auxiliary | None:
+    """Return the method of the config on the discriminator, or None for `method=none`.
+
+    `at=null` takes the discriminator's own places for the method's taps; `at=NAME` that module for the first of them. A
+    method that must know how many classes there are is told by the data, unless the config does.
+    """
+    if cfg.method.module is None:
+        return None
+    taps = list(_found(cfg.method.module).taps)
+    places = {tap: discriminator.taps[tap] for tap in taps if tap in discriminator.taps}
+    at = OmegaConf.to_container(cfg.at) if isinstance(cfg.at, DictConfig) else cfg.at
+    places |= at if isinstance(at, dict) else {} if at is None else {taps[0]: at}
+    example: Any = images.tensor[:2]
+    if classes:
+        example = (example, torch.zeros(2, dtype=torch.long))
+    method = cfg.method.copy()
+    if "classes" in method.module and method.module.classes is None and images.classes:
+        method.module.classes = len(images.classes)
+    return attach(discriminator, places, method, example=example, trusted=True)
+
+
+def _views(module: Any) -> bool:
+    if module is None:
+        return False
+    method = _found(module)
+    return bool({"view", "real_key"} & {*method.roles, *method.key_roles})
+
+
+def _found(module: Mapping[str, Any]) -> Any:
+    return hydra.utils.get_object(str(module["_target_"]))
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    found = OmegaConf.to_container(node, resolve=True)
+    return {str(key): value for key, value in found.items() if key != "_partial_"}  # type: ignore[union-attr]
+
+
+def _refuse_used(run: Path) -> None:
+    """Raise ValueError where a folder already holds a run, so that none is overwritten."""
+    if checkpoint.position(run) is not None:
+        raise ValueError(f"{run} already holds a run: resume={run} goes on with it, or give another hydra.run.dir")
+    if (run / "generator").exists():
+        raise ValueError(f"{run} already holds a run, which is completed: give another hydra.run.dir")
+
+
+def _refuse_finished(run: Path) -> None:
+    """Raise ValueError where nothing is left to do, or there is no checkpoint to resume from."""
+    path = run / "result.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("status") == "completed":
+        raise ValueError(f"the run in {run} is completed: its generator is {run / 'generator'}")
+    if checkpoint.position(run) is None:
+        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")
