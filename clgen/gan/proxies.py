@@ -48,7 +48,7 @@ class ClassProxies(nn.Module):
         if classes is None:
             raise ValueError(
                 "classes must be the number of classes that labels come from, got None: "
-                'attach(..., overrides=["module.classes=10"])'
+                'attach(..., overrides=["module.classes=10"]), or method.module.classes=10 on the command line'
             )
         embedding: Any = head(in_features)
         self.embedding = embedding

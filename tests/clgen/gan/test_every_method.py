@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from gan_methods import CASES, FOLDER, NAMES, B, Disc, generator_step, given, images, inputs, made, step
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from contraux.clgen import attach
 
@@ -128,3 +129,20 @@ def test_heads_need_an_example(name):
     disc, case = Disc(), CASES[name]
     with pytest.raises(ValueError, match="example"):
         attach(disc, at=case.at, objective=name, overrides=case.overrides)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "contrad"])
+def test_no_phase_reads_a_value(name):
+    """It would stall a GPU. Tensors without values raise where one is read, which the CPU's kernel of NT-Xent does."""
+    _, aux = made(name)
+    method, shapes = aux.method, {"pooled": (B, 8), "map": (B, 6, 8, 8)}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        features = {
+            role: {tap: torch.randn(shapes[kind], requires_grad=True) for tap, kind in method.taps.items()}
+            for role in (*method.roles, *method.key_roles)
+        }
+        context = {"labels": torch.arange(B)} if method.context else {}
+        for _ in range(2):
+            method(features, context).loss.backward()
+        if method.generator_roles:
+            method.generator(features, context).loss.backward()
