@@ -5,6 +5,7 @@ import torch
 from ...core.masks import positive_mask
 from ...core.pairs import Outcome, Pairs, SameLabel
 from ..method import Context, Features, GenerativeMethod, ObjectiveFactory, Sizes
+from .rows import check_rows
 
 
 class LabelSupCon(GenerativeMethod):
@@ -37,8 +38,13 @@ class LabelSupCon(GenerativeMethod):
         self.objective = objective(dim)
 
     def forward(self, features: Features, context: Context) -> Outcome:
-        """Return loss and metrics; `labelled` is the share of rows that have another of their label."""
+        """Return loss and metrics; `labelled` is the share of rows that have another of their label.
+
+        Raises:
+            ValueError: labels that are not one for each row.
+        """
         h, labels = features["denoise"]["features"], context["labels"]
+        check_rows(h, labels=labels)
         if self.null_class is not None:
             labels = labels.masked_fill(labels == self.null_class, -1)
         itself = torch.eye(len(h), dtype=torch.bool, device=h.device)

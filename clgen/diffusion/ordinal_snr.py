@@ -11,6 +11,7 @@ from ...core.pairs import Outcome, Pairs
 from ...core.projected import HeadFactory
 from ..method import Context, Features, GenerativeMethod, ObjectiveFactory, Sizes
 from .noise_levels import NoiseLevels
+from .rows import check_rows
 
 LEARNERS = ("both", "features", "time")
 
@@ -76,8 +77,18 @@ class OrdinalSNR(GenerativeMethod):
         self.objective = objective(dims[0])
 
     def forward(self, features: Features, context: Context) -> Outcome:
-        """Return loss and metrics; `log_snr_error` is how far, in nats, the most similar embedding is on average."""
+        """Return loss and metrics; `log_snr_error` is how far, in nats, the most similar embedding is on average.
+
+        Raises:
+            ValueError: timesteps or embeddings that are not one for each row.
+        """
         h, e = features["denoise"]["features"], features["denoise"]["time"]
+        check_rows(h, timesteps=context["timesteps"])
+        if len(e) != len(h):
+            raise ValueError(
+                f"the timestep's embedding must have a row for each row of the features, got {len(e)} for {len(h)}: "
+                "give the denoiser a timestep for each row, (B,)"
+            )
         level = self.levels.log_snr(context["timesteps"], context.get("signal"))
         target = soft_targets(level, self.bandwidth)
         z = self.projection(h if self.learner != "time" else h.detach())

@@ -83,16 +83,22 @@ class Repa(GenerativeMethod):
         return self.stop_step is not None and self._step >= self.stop_step
 
     def forward(self, features: Features, context: Context) -> Outcome:
-        """Return loss and metrics; `alignment` is the mean cosine, in [-1, 1]."""
+        """Return loss and metrics; `alignment` is the mean cosine, in [-1, 1].
+
+        Raises:
+            ValueError: another number of images than of rows, or tokens that fit no grid.
+        """
         if self.stopped:
             # 0 with a gradient of 0: who wraps model and heads in one unit expects one of every weight.
             loss = sum((weight.sum() for weight in self.parameters()), torch.zeros(())) * 0.0
             return Outcome(loss, {"alignment": loss.detach()})
-        clean = context["clean"]
+        clean, h = context["clean"], features["denoise"]["features"]
+        if len(clean) != len(h):
+            raise ValueError(f"clean must be the images of the {len(h)} rows that are denoised, got {len(clean)}")
         with torch.no_grad():
             target = self.encoder(clean).float()
         aspect = clean.shape[-2] / clean.shape[-1] if clean.ndim == 4 else 1.0
-        h, target = matched_tokens(features["denoise"]["features"], target, aspect)
+        h, target = matched_tokens(h, target, aspect)
         loss = negative_cosine(self.projection(h).flatten(0, 1), target.flatten(0, 1))
         return Outcome(loss, {"alignment": -loss.detach()})
 

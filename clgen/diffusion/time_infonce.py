@@ -9,6 +9,7 @@ from ...core.pairs import Outcome, Pairs
 from ..method import Context, Features, GenerativeMethod, ObjectiveFactory, Sizes
 from .noise_levels import NoiseLevels
 from .pairing import same_image
+from .rows import check_rows
 
 
 class TimeInfoNCE(GenerativeMethod):
@@ -57,8 +58,13 @@ class TimeInfoNCE(GenerativeMethod):
         self.objective = objective(dim)
 
     def forward(self, features: Features, context: Context) -> Outcome:
-        """Return loss and metrics; `paired` is the share of rows that have a partner."""
+        """Return loss and metrics; `paired` is the share of rows that have a partner.
+
+        Raises:
+            ValueError: timesteps or identities that are not one for each row.
+        """
         h = features["denoise"]["features"]
+        check_rows(h, timesteps=context["timesteps"], identity=context["identity"])
         signal = self.levels.signal(context["timesteps"], context.get("signal"))
         same = same_image(context["identity"])
         grade = torch.minimum(signal.unsqueeze(1), signal) * same

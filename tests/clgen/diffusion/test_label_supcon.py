@@ -53,6 +53,11 @@ def test_rows_without_a_label_have_no_part():
     assert has_part.tolist() == [label in (0, 1, 2) for label in LABELS.tolist()]
 
 
+def test_labels_of_another_shape():
+    with pytest.raises(ValueError, match=r"labels must be one for each of the 10 rows, \(10,\), got \(9,\)"):
+        of(method(), torch.randn(10, 4), LABELS[:9])
+
+
 def test_without_labels_the_loss_is_zero():
     features = torch.randn(4, 4, requires_grad=True)
     for labels in (torch.full((4,), -1), torch.arange(4), torch.full((4,), 5)):

@@ -101,6 +101,11 @@ def test_who_learns(learner, features, time):
     assert all(weight.grad.abs().sum() > 0 for weight in made.parameters() if weight.ndim == 2)
 
 
+def test_a_timestep_for_all_rows_is_refused():
+    with pytest.raises(ValueError, match=r"timestep's embedding must have a row for each .*got 1 for 3"):
+        outcome_of(method(), torch.randn(3, 5), torch.randn(1, 3), torch.tensor([0.9, 0.5, 0.8]))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

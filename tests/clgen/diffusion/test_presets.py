@@ -121,5 +121,9 @@ def test_the_contexts_sentences(tiny_unet):
         denoise("tiny_unet", tiny_unet)
     with pytest.raises(ValueError, match=r"TimeInfoNCE needs loss\(identity=\.\.\.\), which was not given"):
         aux.loss(timesteps=T)
+    with aux:
+        denoise("tiny_unet", tiny_unet)
+    with pytest.raises(ValueError, match=r"timesteps must be one for each of the 6 rows, \(6,\), got \(1,\)"):
+        aux.loss(timesteps=T[:1], identity=SOURCE)
     with pytest.raises(ValueError, match="where=FOLDER"):
         attach(tiny_unet, objective="repa")

@@ -159,6 +159,10 @@ def test_timm_models():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
+        (
+            lambda: run(Repa({"features": (4,)}, encoder=Patches()), torch.zeros(2, 4)),
+            "clean must be the images of the 2 rows that are denoised, got 3",
+        ),
         (lambda: PretrainedTeacher(None), "where=FOLDER of `contraux pretrain`"),
         (lambda: Repa({"features": (4, 2, 2)}, encoder=nn.Flatten()), "integer `out_features`.*got Flatten with None"),
         (lambda: Repa({"features": (4,)}, encoder=Patches(), hidden=0), "hidden must be a whole number >= 1, got 0"),
