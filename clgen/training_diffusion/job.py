@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ...core.training.state import shared_state
 from ..attach import attach
 from ..auxiliary import Auxiliary
 from ..images import Images, images_of
-from .evaluation import evaluate
+from .evaluation import Evaluation
 from .grids import Grids
 from .pipeline import FOLDER, save_pipeline
 from .result import show
@@ -108,9 +109,30 @@ def train(trainer: Trainer, cfg: DictConfig, run: Path, *, resume: bool) -> dict
         result["places"] = trainer.auxiliary.places
     if trained.status == "completed" and state.is_main_process:
         save_pipeline(trainer.averaged, trainer.process, run / FOLDER, trainer.images.classes)
-        if cfg.evaluation.enabled:
-            result["metrics"] = evaluate(cfg, trainer, load(cfg, "test"), run)
+        result["metrics"] = worth(trainer, cfg, run)
     return result
+
+
+def worth(trainer: Trainer, cfg: DictConfig, run: Path) -> dict[str, float] | None:
+    """Return what the measures of `evaluation` find; None where there are none, or no test split."""
+    if cfg.evaluation is None:
+        return None
+    evaluation = Evaluation(**OmegaConf.to_container(cfg.evaluation))  # type: ignore[arg-type]
+    try:
+        test = load(cfg, "test")
+    except ValueError as error:
+        warnings.warn(f"the denoiser was not evaluated: {error}", stacklevel=2)
+        return None
+    return evaluation(
+        trainer.averaged,
+        trainer.process,
+        trainer.images,
+        test,
+        run,
+        conditional=trainer.conditional,
+        guidance=cfg.guidance,
+        seed=cfg.seed,
+    )
 
 
 def load(cfg: DictConfig, split: str) -> Images:
@@ -122,6 +144,8 @@ def instantiate(cfg: DictConfig, images: Images, run: Path) -> Trainer:
     """Turn a config into a trainer."""
     shape = tuple(images.tensor.shape[1:])
     guidance = number("guidance", cfg.guidance, 1)
+    if cfg.evaluation is not None:
+        Evaluation(**OmegaConf.to_container(cfg.evaluation))  # type: ignore[arg-type]  # says now what is wrong
     torch.manual_seed(cfg.seed)  # of the weights
     model = hydra.utils.instantiate(cfg.model, _convert_="all")(shape, bool(cfg.conditional))
     process = hydra.utils.instantiate(cfg.scheduler, _convert_="all")

@@ -1,0 +1,43 @@
+"""`contraux compare-diffusion`: denoisers with different settings over the same seeds.
+
+`configs/compare-diffusion.yaml` describes what it reads.
+"""
+
+import logging
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ...core.training.state import shared_state
+from ..compare import run
+from . import job
+
+
+def main(cfg: DictConfig) -> None:
+    """Launch the runs that are still to be done, then report on all of them.
+
+    Raises:
+        ValueError: diffusers is missing, a setting breaks its rule, or a folder was made with other settings.
+        SystemExit: with 1 when runs failed, 130 when the comparison was interrupted.
+    """
+    quiet()
+    run(cfg, perform)
+
+
+def perform(cfg: DictConfig) -> None:
+    """Do one run in Hydra's output folder."""
+    quiet()
+    shared_state(cfg.device)
+    job.perform(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def quiet() -> None:
+    """Keep diffusers and Accelerate from a line for every file; ValueError where diffusers is missing."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ValueError("contraux compare-diffusion needs diffusers: pip install 'contraux[diffusion]'") from error
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
