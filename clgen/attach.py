@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..core.check import choice, number
+from ..core.check import choice
 from ..core.preset import build
 from .auxiliary import Auxiliary
 from .defaults import default_example, default_place
@@ -14,7 +15,7 @@ from .method import GenerativeMethod
 from .names import Place, read_place, unwrapped
 from .pooling import POOLS, pooled
 from .presets import generative_preset
-from .tap import Tap, copied, sizes_by_example
+from .tap import Tap, sizes_by_example
 
 Factory = Callable[[Mapping[str, tuple[int, ...]]], GenerativeMethod]
 
@@ -72,9 +73,15 @@ def attach(
     else:
         factory = objective
     pool = choice("pool", pool or "mean", POOLS)
-    taps: Mapping[str, str] = getattr(getattr(factory, "func", factory), "taps", GenerativeMethod.taps)
+    built = getattr(factory, "func", factory)
+    taps: Mapping[str, str] = getattr(built, "taps", GenerativeMethod.taps)
+    stops = bool(getattr(built, "stop_gradient", stop_at is not None))
+    if stop_at is not None and not stops:
+        raise ValueError(f"stop_at is for methods that stop gradients, and this one does not, got {stop_at!r}")
+    if stops and len(taps) > 1 and stop_at is None:
+        raise ValueError(f"a method that stops gradients and has the taps {', '.join(taps)} needs stop_at, got None")
     places = _places(model, at, taps)
-    tap = Tap(model, places, stop_at)
+    tap = Tap(model, places, stop_at, stops=stops)
     try:
         example = default_example(model) if example is None else example
         sizes: Mapping[str, tuple[int, ...]] = _Unknown(taps)
@@ -85,14 +92,21 @@ def attach(
                 for name, one in found.items()
             }
         method = factory(sizes)
+        if method.taps != taps or method.stop_gradient != stops:
+            raise ValueError(
+                "an objective must tell its taps and stop_gradient before it is built: give the class of "
+                f"{type(method).__name__}, or functools.partial of it"
+            )
+        weights = next(model.parameters(), None)
+        if weights is not None:
+            method = method.to(weights.device, torch.float64 if weights.dtype == torch.float64 else None)
         auxiliary = Auxiliary(model, tap, method, pool)
         if method.momentum is not None:
-            auxiliary.follow(copied(model), number("momentum", method.momentum, 0, 1, below=True))
+            auxiliary.follow(method.momentum)
     except BaseException:
         tap.remove()
         raise
-    weights = next(model.parameters(), None)
-    return auxiliary if weights is None else auxiliary.to(weights.device)
+    return auxiliary
 
 
 def _places(model: nn.Module, at: str | Mapping[str, str] | None, taps: Mapping[str, str]) -> dict[str, Place]:

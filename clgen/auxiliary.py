@@ -17,8 +17,8 @@ from ..core.encoders import MomentumEncoder
 from ..core.pairs import Outcome
 from .as_module import Attached
 from .method import GenerativeMethod
-from .pooling import pooled
-from .tap import Tap, call
+from .pooling import pooled, wide
+from .tap import Tap, call, kept_randomness
 
 
 class Auxiliary(nn.Module):
@@ -56,7 +56,8 @@ class Auxiliary(nn.Module):
         self._tap, self._pool = tap, pool
         self._momentum_tap: Tap | None = None
         self._roles: tuple[str, ...] | None = None
-        self._generating = self._due = self._equal = False
+        self._generating = self._due = False
+        self._seed: int | None = None  # of every process, once there are several and they hold the same
 
     @property
     def model(self) -> nn.Module:
@@ -68,17 +69,28 @@ class Auxiliary(nn.Module):
         """Where each tap sits, as a run should note it."""
         return {tap: str(place) for tap, place in self._tap.places.items()}
 
-    def follow(self, copy: nn.Module, momentum: float) -> None:
-        """Keep a momentum copy of the model, with taps of its own."""
-        self.momentum = MomentumEncoder(copy, momentum)
+    def follow(self, momentum: float) -> None:
+        """Keep a momentum copy of the model, with taps of its own.
+
+        Raises:
+            ValueError: the model cannot be copied, or the momentum is not a number in [0, 1).
+        """
+        try:
+            self.momentum = MomentumEncoder(self.model, momentum)
+        except RuntimeError as error:
+            raise ValueError(
+                f"a momentum copy must be possible with copy.deepcopy, and {type(self.model).__name__} cannot be "
+                f"copied ({' '.join(str(error).split())}): after a forward pass torch.nn.utils.spectral_norm forbids "
+                "it, and torch.nn.utils.parametrizations.spectral_norm does not"
+            ) from error
         self._momentum_tap = Tap(self.momentum.encoder, self._tap.places)
 
     def __enter__(self) -> "Auxiliary":
-        self._begin(generating=False, roles=self.method.roles)
+        self._begin(self.method.roles, generating=False)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._tap.tape.recording = False
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._end(kind is not None)
 
     @contextmanager
     def calls(self, *roles: str) -> Iterator["Auxiliary"]:
@@ -89,11 +101,8 @@ class Auxiliary(nn.Module):
         """
         if sorted(roles) != sorted(self.method.roles):
             raise ValueError(f"calls must be {', '.join(self.method.roles)} in any order, got {', '.join(roles)}")
-        self._begin(generating=False, roles=roles)
-        try:
+        with self._recording(roles):
             yield self
-        finally:
-            self._tap.tape.recording = False
 
     @contextmanager
     def for_generator(self) -> Iterator["Auxiliary"]:
@@ -104,11 +113,8 @@ class Auxiliary(nn.Module):
         """
         if not self.method.generator_roles:
             raise ValueError(f"{type(self.method).__name__} has no term for the generator: use its loss alone")
-        self._begin(generating=True, roles=self.method.generator_roles)
-        try:
+        with self._recording(self.method.generator_roles, generating=True):
             yield self
-        finally:
-            self._tap.tape.recording = False
 
     def loss(self, **context: Any) -> Tensor:
         """Return the method's loss of what was recorded, a float32 scalar; the record is then forgotten.
@@ -128,13 +134,14 @@ class Auxiliary(nn.Module):
         method = self.method
         keys = method.generator_key_roles if generating else method.key_roles
         self._check(context, keys, method.generator_context if generating else method.context)
-        with torch.autocast(_device(calls).type, enabled=False):
-            features = self._by_role(calls, roles)
-            for role in keys:
-                features[role] = self._key_features(context.pop(role))
-            given = {name: _gathered(value) for name, value in context.items() if value is not None}
-            if rank_and_size()[1] > 1 and not self._equal:
-                self._make_equal()
+        device = next(iter(calls[0].values())).device
+        if rank_and_size()[1] > 1 and self._seed is None:
+            self._make_equal(device)
+        features = self._by_role(calls, roles)
+        for role in keys:
+            features[role] = self._key_features(context.pop(role))
+        given = {name: _gathered(value) for name, value in context.items() if value is not None}
+        with torch.autocast(device.type, enabled=False), self._same_randomness(device):
             outcome = self._generator_outcome(features, given) if generating else method(features, given)
         self._due = self._due or not generating
         self.metrics = outcome.metrics
@@ -150,15 +157,25 @@ class Auxiliary(nn.Module):
         """Return model and auxiliary as one module, for who wants one unit to wrap or to compile."""
         return Attached(self)
 
-    def get_extra_state(self) -> dict[str, bool]:
-        """Return whether the momentum copies have still to follow the last step."""
-        return {"due": self._due}
+    def get_extra_state(self) -> Tensor:
+        """Return whether the momentum copies have still to follow the last step, as a tensor for `state_dict`."""
+        return torch.tensor(self._due)
 
-    def set_extra_state(self, state: Mapping[str, bool]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take what `get_extra_state` returned."""
-        self._due = bool(state["due"])
+        self._due = bool(state)
 
-    def _begin(self, *, generating: bool, roles: tuple[str, ...]) -> None:
+    @contextmanager
+    def _recording(self, roles: tuple[str, ...], *, generating: bool = False) -> Iterator[None]:
+        self._begin(roles, generating=generating)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            self._end(failed)
+
+    def _begin(self, roles: tuple[str, ...], *, generating: bool) -> None:
         if self._tap.tape.recording:
             raise ValueError("`with aux:` must not be entered twice, got one within another")
         if not generating and self._due:
@@ -167,9 +184,13 @@ class Auxiliary(nn.Module):
             if self.momentum is not None:
                 self.momentum.update(self.model)
         self._generating, self._roles = generating, roles
-        self._tap.tape.clear()
-        self._tap.tape.stopping = self.method.stop_gradient and not generating
-        self._tap.tape.recording = True
+        self._tap.tape.start(stopping=self.method.stop_gradient and not generating)
+
+    def _end(self, failed: bool) -> None:
+        self._tap.tape.recording = False
+        if failed:
+            self._roles = None
+            self._tap.tape.taken()
 
     def _by_role(self, calls: list[dict[str, Tensor]], roles: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
         if len(calls) == 1 and len(roles) > 1:
@@ -192,7 +213,7 @@ class Auxiliary(nn.Module):
         """Return what a method sees of one call: pooled, in float32, the rows of all processes."""
         kinds = self.method.taps
         return {
-            tap: _gathered((found if kinds[tap] == "map" else pooled(found, self._pool)).float())
+            tap: _gathered(wide(found) if kinds[tap] == "map" else pooled(found, self._pool))
             for tap, found in call.items()
         }
 
@@ -200,11 +221,8 @@ class Auxiliary(nn.Module):
     def _key_features(self, inputs: Any) -> dict[str, Tensor]:
         if self.momentum is None or self._momentum_tap is None:
             raise ValueError(f"{type(self.method).__name__} has key inputs and so needs a momentum, got None")
-        self._momentum_tap.tape.recording = True
-        try:
+        with self._momentum_tap.recording():
             call(self.momentum, inputs)
-        finally:
-            self._momentum_tap.tape.recording = False
         return self._features(self._momentum_tap.calls()[0])
 
     def _check(self, context: Mapping[str, Any], keys: tuple[str, ...], needed: tuple[str, ...]) -> None:
@@ -232,11 +250,26 @@ class Auxiliary(nn.Module):
                 parameter.requires_grad_(True)
 
     @torch.no_grad()
-    def _make_equal(self) -> None:
+    def _make_equal(self, device: torch.device) -> None:
         """Give every process the weights of the first; from the same features they then stay the same."""
-        for tensor in (*super().parameters(), *self.buffers()):
-            dist.broadcast(tensor, 0)
-        self._equal = True
+        seed = torch.randint(2**62, (1,), device=device)
+        for tensor in (*self.parameters(), *self.buffers(), seed):
+            whole = tensor.contiguous()
+            dist.broadcast(whole, 0)
+            if whole is not tensor:  # channels last
+                tensor.copy_(whole)
+        self._seed = int(seed)
+
+    @contextmanager
+    def _same_randomness(self, device: torch.device) -> Iterator[None]:
+        """Let what a method draws be the same on every process, so that its heads stay so."""
+        if self._seed is None:
+            yield
+            return
+        with kept_randomness(device):
+            torch.manual_seed(self._seed)
+            self._seed += 1
+            yield
 
 
 def _gathered(value: Any) -> Any:
@@ -245,7 +278,3 @@ def _gathered(value: Any) -> Any:
     if size == 1 or not isinstance(value, Tensor) or value.ndim == 0:
         return value
     return gather_with_gradient(value, [len(value)] * size)
-
-
-def _device(calls: list[dict[str, Tensor]]) -> torch.device:
-    return next(iter(calls[0].values())).device

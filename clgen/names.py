@@ -20,7 +20,12 @@ class Place(NamedTuple):
     item: int | str | None
 
     def __str__(self) -> str:
-        return (self.name or "the model itself") + ("" if self.item is None else f"[{self.item}]")
+        return self.name + ("" if self.item is None else f"[{self.item}]")
+
+    @property
+    def told(self) -> str:
+        """How a sentence calls it."""
+        return str(self) if self.name else f"the model itself{self}"
 
 
 def read_place(text: Any) -> Place:
@@ -38,24 +43,41 @@ def read_place(text: Any) -> Place:
     return Place(name, int(item) if item is not None and re.fullmatch(r"-?\d+", item) else item)
 
 
+WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""Names under which torch's wrappers of a part of a model keep it: of torch.compile, of checkpointing, of FSDP."""
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the user's own module, out of the wrappers of `torch.compile` and data parallelism."""
+    """Return the user's own module, out of the wrappers of `torch.compile` and data parallelism.
+
+    Raises:
+        ValueError: DataParallel over several devices, whose copies of the model would all record at once.
+    """
     while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-            inner = getattr(model, "module", None)
+        inner = next((getattr(model, name) for name in WRAPPERS if hasattr(model, name)), None)
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            devices = model.device_ids or []
+            if isinstance(model, nn.DataParallel) and len(devices) > 1:
+                raise ValueError(
+                    f"a model to attach to must not be in DataParallel over several devices, got {len(devices)}: "
+                    "use DistributedDataParallel"
+                )
+            inner = model.module
         if not isinstance(inner, nn.Module):
             return model
         model = inner
 
 
 def module_at(model: nn.Module, name: str) -> nn.Module:
-    """Return the submodule of a dotted name.
+    """Return the submodule of a dotted name; wrappers of torch within the model need not be named.
 
     Raises:
         ValueError: there is none; the sentence names the nearest.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = {}
+    for full, module in model.named_modules(remove_duplicate=False):
+        modules.setdefault(".".join(word for word in full.split(".") if word not in WRAPPERS), module)
+        modules.setdefault(full, module)
     if name in modules:
         return modules[name]
     known = [known for known in modules if known]
@@ -79,11 +101,13 @@ def part(output: Any, place: Place) -> Tensor:
             else:
                 found = output[place.item]
         except (AttributeError, IndexError, KeyError, TypeError):
-            raise ValueError(f"{place.name} puts out {_described(output)}, which has no item {place.item!r}") from None
+            raise ValueError(
+                f"{place.name or 'the model itself'} puts out {_described(output)}, which has no item {place.item!r}"
+            ) from None
     if isinstance(found, Tensor):
         return found
     raise ValueError(
-        f"a tap must be at a tensor, and {place} puts out {_described(found)}: choose {_choices(place, found)}"
+        f"a tap must be at a tensor, and {place.told} puts out {_described(found)}: choose {_choices(place, found)}"
     )
 
 

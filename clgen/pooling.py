@@ -3,6 +3,7 @@
 Shape legend: B examples, C channels, T tokens, D feature dimension.
 """
 
+import torch
 from torch import Tensor
 
 from ..core.check import choice
@@ -11,7 +12,7 @@ POOLS = ("mean", "sum", "max", "flatten")
 
 
 def pooled(features: Tensor, pool: str) -> Tensor:
-    """Return `(B, D)` features.
+    """Return `(B, D)` features, in float32 at least.
 
     Args:
         features: `(B, D)`, which stay as they are; tokens `(B, T, D)`, pooled over T; or a map `(B, C, ...)` of two
@@ -26,10 +27,16 @@ def pooled(features: Tensor, pool: str) -> Tensor:
     if features.ndim < 2:
         raise ValueError(f"features must have a dimension beside the batch, got shape {tuple(features.shape)}")
     if features.ndim == 2:
-        return features
+        return wide(features)
     if pool == "flatten":
-        return features.flatten(1)
+        return wide(features.flatten(1))
     positions = (1,) if features.ndim == 3 else tuple(range(2, features.ndim))
     if pool == "max":
-        return features.amax(positions)
-    return features.mean(positions) if pool == "mean" else features.sum(positions)
+        return wide(features.amax(positions))
+    dtype = torch.promote_types(features.dtype, torch.float32)  # in half precision a sum over a map overflows
+    return features.mean(positions, dtype=dtype) if pool == "mean" else features.sum(positions, dtype=dtype)
+
+
+def wide(features: Tensor) -> Tensor:
+    """Return features in float32, or as they are in float64."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -1,14 +1,34 @@
 """The hooks that record what modules put out, while somebody wants to know, and otherwise do nothing."""
 
-from collections.abc import Mapping
-from copy import deepcopy
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .names import Place, module_at, part
+
+BEGIN, END, STOP = "call begins", "call ends", "gradient stopped"
+
+
+class Event(NamedTuple):
+    """What one hook noted; a chain, the latest first.
+
+    Not a list: `torch.compile` guards on a list's length, and so would compile the model again for each call of a step.
+
+    Attributes:
+        what: a tap's name, or BEGIN, END, STOP.
+        output: of the tapped module.
+        graded: whether autograd was on.
+        before: the event before.
+    """
+
+    what: str
+    output: Tensor | None
+    graded: bool
+    before: "Event | None"
 
 
 class Tape:
@@ -17,58 +37,105 @@ class Tape:
     Attributes:
         recording: whether the hooks record.
         stopping: whether what stands behind the stop gets detached inputs.
-        records: of each tap what its module put out, call after call.
+        last: the latest event.
     """
 
-    def __init__(self, taps: tuple[str, ...]) -> None:
-        self.recording = False
-        self.stopping = False
-        self.records: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    def __init__(self) -> None:
+        self.recording = self.stopping = False
+        self.last: Event | None = None
 
-    def clear(self) -> None:
-        """Forget the records, and with them their graphs."""
-        self.records = {tap: [] for tap in self.records}
+    def start(self, *, stopping: bool = False) -> None:
+        """Forget what was recorded, and record from here on."""
+        self.last = None
+        self.recording, self.stopping = True, stopping
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Tape":
-        return Tape(tuple(self.records))
+    def note(self, what: str, output: Tensor | None = None) -> None:
+        """Add an event."""
+        self.last = Event(what, output, torch.is_grad_enabled(), self.last)
+
+    def taken(self) -> list[Event]:
+        """Return the events, earliest first, and forget them, and with them their graphs."""
+        last, self.last = self.last, None
+        events = []
+        while last is not None:
+            events.append(last)
+            last = last.before
+        return events[::-1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tape, (tuple(self.records),)
+        return Tape, ()  # a copy of the model, such as a moving average, gets hooks with a tape that nobody reads
+
+
+class Mark:
+    """A hook on the model itself: says which records belong to one call."""
+
+    def __init__(self, tape: Tape, what: str) -> None:
+        self.tape, self.what = tape, what
+
+    def __call__(self, *_: Any) -> None:
+        """Note it."""
+        if self.tape.recording and not _repeating():
+            self.tape.note(self.what)
 
 
 class Record:
-    """A forward hook: puts the output on the tape, and hands on a detached one where the gradient is to stop here.
+    """A forward hook: puts a copy of the output on the tape, which no later layer can change in place."""
 
-    A copy of the hooked module, such as an exponential moving average, gets a hook with a tape of its own that nobody
-    reads: the copy is inert.
-    """
+    def __init__(self, tape: Tape, tap: str, place: Place) -> None:
+        self.tape, self.tap, self.place = tape, tap, place
 
-    def __init__(self, tape: Tape, tap: str, place: Place, stops: bool) -> None:
-        self.tape, self.tap, self.place, self.stops = tape, tap, place, stops
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Record if the tape does; returning None leaves the output as it is."""
-        if not self.tape.recording:
-            return None
-        self.tape.records[self.tap].append(part(output, self.place))
-        return tree_map(_detached, output) if self.stops and self.tape.stopping else None
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Record if the tape does."""
+        if self.tape.recording and not _repeating():
+            self.tape.note(self.tap, part(output, self.place).clone())
 
 
 class Stop:
-    """A forward pre-hook: hands detached inputs to its module where the gradient is to stop before it."""
+    """Where the gradient stops: as a forward hook behind its module, as a forward pre-hook before it.
+
+    Gradient checkpointing runs a part of the model once more during backward, when nothing records any longer; the
+    gradient must then stop if it did the first time.
+    """
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
+        self.stopped = False
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Detach if the tape says so; returning None leaves the inputs as they are."""
-        if not (self.tape.recording and self.tape.stopping):
-            return None
-        return tree_map(_detached, args), tree_map(_detached, kwargs)
+    def behind(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        """Return the output detached if the tape says so; None leaves it as it is."""
+        return _detached(output, module) if self._stops() else None
+
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Return the inputs detached if the tape says so; None leaves them as they are."""
+        return _detached((args, kwargs), module) if self._stops() else None
+
+    def _stops(self) -> bool:
+        if _repeating():
+            return self.stopped
+        self.stopped = self.tape.recording and self.tape.stopping
+        if self.stopped:
+            self.tape.note(STOP)
+        return self.tape.recording and self.tape.stopping
 
 
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
+def _repeating() -> bool:
+    """Return whether backward is running, in which a forward pass repeats one for gradient checkpointing."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _detached(value: Any, module: nn.Module) -> Any:
+    """Return the value with every tensor in it detached.
+
+    Raises:
+        ValueError: it has parts that may hide tensors.
+    """
+    for leaf in () if torch.compiler.is_compiling() else tree_leaves(value):
+        if hasattr(leaf, "__dict__") and not isinstance(leaf, Tensor | type) and not callable(leaf):
+            raise ValueError(
+                f"the gradient must stop at tensors, in tuples, lists or dicts, and {type(module).__name__} passes on "
+                f"a {type(leaf).__name__}: attach(..., stop_at=another module)"
+            )
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, value)
 
 
 class Tap:
@@ -78,80 +145,136 @@ class Tap:
         model: the user's module, unwrapped.
         places: of each tap.
         stop_at: module whose inputs are detached while the tape stops gradients; None: behind every tap.
+        stops: whether the tape ever will.
 
     Raises:
         ValueError: a module that is not there.
     """
 
-    def __init__(self, model: nn.Module, places: Mapping[str, Place], stop_at: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, places: Mapping[str, Place], stop_at: str | None = None, *, stops: bool = False
+    ) -> None:
         self.places = dict(places)
-        self.tape = Tape(tuple(places))
+        self.tape = Tape()
+        self.stops = stops
         modules = {tap: module_at(model, place.name) for tap, place in places.items()}
-        stop = None if stop_at is None else module_at(model, stop_at)
+        before = None if stop_at is None else module_at(model, stop_at)
+        # Records come first: a stop, also that of another auxiliary, changes what later hooks see.
         self._handles = [
-            modules[tap].register_forward_hook(Record(self.tape, tap, place, stop is None))
-            for tap, place in places.items()
+            module.register_forward_hook(Record(self.tape, tap, self.places[tap]), prepend=True)
+            for tap, module in modules.items()
         ]
-        if stop is not None:
-            self._handles.append(stop.register_forward_pre_hook(Stop(self.tape), with_kwargs=True))
+        if before is not None and stops:
+            self._handles.append(before.register_forward_pre_hook(Stop(self.tape).before, with_kwargs=True))
+        elif stops:
+            self._handles += [module.register_forward_hook(Stop(self.tape).behind) for module in modules.values()]
+        self._handles.append(model.register_forward_pre_hook(Mark(self.tape, BEGIN), prepend=True))
+        self._handles.append(model.register_forward_hook(Mark(self.tape, END)))
+
+    @contextmanager
+    def recording(self, *, stopping: bool = False) -> Iterator[None]:
+        """Record what the modules put out."""
+        self.tape.start(stopping=stopping)
+        try:
+            yield
+        finally:
+            self.tape.recording = False
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Take the hooks off, and forget what they recorded."""
         for handle in self._handles:
             handle.remove()
+        self.tape.taken()
 
     def calls(self) -> list[dict[str, Tensor]]:
-        """Return of each call what every tap recorded, and forget it.
+        """Return of each call of the model what every tap recorded, and forget it.
 
-        A module that runs several times within a call of the model (an embedding that several blocks share) counts by
-        its first time, where another tap says how many calls there were.
+        A module that runs several times within a call (an embedding that several blocks share) counts by its first
+        time. Who calls parts of the model instead has made a call whenever a tap fires that already did.
 
         Raises:
-            ValueError: a tap recorded nothing, or not as often as the others.
+            ValueError: a tap recorded nothing in a call, or without a gradient; or the gradient did not stop.
         """
-        records = self.tape.records
-        self.tape.clear()
-        silent = [str(self.places[tap]) for tap, found in records.items() if not found]
-        if silent:
-            raise ValueError(
-                f"the tap at {silent[0]} must fire inside `with aux:`, and did not: call the model there, see that the "
-                "call runs this module, and attach before the first call of a compiled model (hooks that come later "
-                "are ignored by torch.compile; torch.compiler.reset() makes it look again)"
-            )
-        count = min(map(len, records.values()))
-        for tap, found in records.items():
-            if len(found) % count:
+        events = self.tape.taken()
+        calls = _split(events)
+        for tap, place in self.places.items():
+            missing = sum(tap not in call for call in calls)
+            if missing == len(calls):
                 raise ValueError(
-                    f"taps must fire equally often, and {self.places[tap]} fired {len(found)} times where another "
-                    f"fired {count} times"
+                    f"the tap at {place.told} must fire inside `with aux:`, and did not: call the model there, see "
+                    "that the call runs this module, and attach before the first call of a compiled model (hooks that "
+                    "come later are ignored by torch.compile; torch.compiler.reset() makes it look again)"
                 )
-        return [{tap: found[i * (len(found) // count)] for tap, found in records.items()} for i in range(count)]
+            if missing:
+                raise ValueError(
+                    f"the tap at {place.told} must fire in every call inside `with aux:`, and did not in {missing} of "
+                    f"{len(calls)}"
+                )
+            if torch.is_grad_enabled() and not any(event.graded for event in events if event.what == tap):
+                raise ValueError(
+                    f"the tap at {place.told} must record with a gradient, and it was off, so that the loss would "
+                    "train the heads alone: use torch.utils.checkpoint with use_reentrant=False, or take the loss "
+                    "under torch.no_grad() too"
+                )
+        if self.tape.stopping and not any(event.what == STOP for event in events):
+            raise ValueError("the gradient must stop at stop_at, and that module did not run: name one that does")
+        return calls
+
+
+def _split(events: list[Event]) -> list[dict[str, Tensor]]:
+    """Return what each call of the model recorded."""
+    calls: list[dict[str, Tensor]] = []
+    current: dict[str, Tensor] | None = None
+    inside = False
+    for what, output, _, _ in events:
+        if what == BEGIN or (output is not None and (current is None or (what in current and not inside))):
+            current = {}
+            calls.append(current)
+        if what in (BEGIN, END):
+            inside = what == BEGIN
+            current = current if inside else None
+        elif output is not None and current is not None:
+            current.setdefault(what, output)
+    return calls
 
 
 def sizes_by_example(model: nn.Module, tap: Tap, example: Any) -> dict[str, Tensor]:
-    """Return what each tap records when the model runs on an example, in evaluation mode and without gradient.
+    """Return what each tap records when the model runs on an example: in evaluation mode, without gradient, as it is.
+
+    Nothing of it stays: modes and the state of random numbers are as before, and a compiled model is not compiled.
 
     Args:
         model: the user's module.
         tap: on it.
-        example: a tensor, a tuple of positional arguments, or a mapping of named ones.
+        example: a tensor, a tuple of positional arguments, or a mapping of named ones, on any device.
 
     Raises:
         ValueError: a tap did not fire.
     """
+    weights = next(model.parameters(), None)
+    device = torch.device("cpu") if weights is None else weights.device
+    example = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    tap.tape.clear()
-    tap.tape.recording = True
     try:
-        with torch.no_grad():
-            call(model, example)
-        return tap.calls()[0]
+        with torch.no_grad(), kept_randomness(device), torch.compiler.set_stance("force_eager"):
+            with tap.recording(stopping=tap.stops):
+                call(model, example)
+            return tap.calls()[0]
     finally:
-        tap.tape.recording = False
-        tap.tape.clear()
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def kept_randomness(device: torch.device) -> Iterator[None]:
+    """Put the random numbers of CPU and device back afterwards."""
+    if device.type in ("cpu", "meta"):
+        with torch.random.fork_rng(devices=[]):
+            yield
+    else:
+        with torch.random.fork_rng(devices=[device], device_type=device.type):
+            yield
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -159,19 +282,3 @@ def call(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy, whose hooks record nothing.
-
-    Raises:
-        ValueError: it cannot be copied.
-    """
-    try:
-        return deepcopy(model)
-    except RuntimeError as error:
-        raise ValueError(
-            f"a momentum copy must be possible with copy.deepcopy, and {type(model).__name__} cannot be copied "
-            f"({' '.join(str(error).split())}): after a forward pass torch.nn.utils.spectral_norm forbids it, and "
-            "torch.nn.utils.parametrizations.spectral_norm does not"
-        ) from error

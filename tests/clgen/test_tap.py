@@ -6,56 +6,10 @@ import pickle
 
 import pytest
 import torch
+from tapped import Disc, Gap, Keyed, Stopped, images
 from torch import nn
 
 from contraux.clgen import GenerativeMethod, attach
-from contraux.core.pairs import Outcome
-
-
-class Disc(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 6, 3, 2, 1))
-        self.head = nn.Linear(6, 1)
-
-    def forward(self, x):
-        return self.head(self.body(x).mean((2, 3)))
-
-
-class Gap(GenerativeMethod):
-    """The squared distance of the mean features of real and fake, through a head."""
-
-    generator_roles = ("fake",)
-    optional = ("labels",)
-
-    def __init__(self, sizes):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(sizes["features"]))
-        self.updates = 0
-
-    def forward(self, features, context):
-        self.seen = features
-        gap = self.scale * (features["real"]["features"].mean(0) - features["fake"]["features"].mean(0))
-        return Outcome(gap.square().sum(), {"gap": gap.detach().norm()})
-
-    def generator(self, features, context):
-        return Outcome((self.scale * features["fake"]["features"].mean(0)).square().sum(), {})
-
-    def update(self):
-        self.updates += 1
-
-
-class Stopped(Gap):
-    stop_gradient = True
-
-
-class Keyed(Gap):
-    key_roles = ("real_key",)
-    momentum = 0.5
-
-
-def images(rows=3, seed=0):
-    return torch.randn(rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
