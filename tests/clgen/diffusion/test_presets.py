@@ -24,7 +24,7 @@ CONTEXT = {
     "repa": {"clean": IMAGES},
 }
 HOSTS = ("tiny_unet", "tiny_conditional_unet", "tiny_dit")
-PLACES = {"tiny_unet": "mid_block", "tiny_conditional_unet": "mid_block", "tiny_dit": "transformer_blocks.0"}
+PLACES = {"tiny_unet": "mid_block", "tiny_conditional_unet": "mid_block", "tiny_dit": "transformer_blocks.1"}
 
 
 @pytest.fixture
