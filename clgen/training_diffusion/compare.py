@@ -4,14 +4,18 @@
 """
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ...core.files import read_json
 from ...core.training.state import shared_state
+from ..charts import Curve
 from ..compare import run
 from . import job
+from .evaluation import LEVELS
 
 
 def main(cfg: DictConfig) -> None:
@@ -22,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         SystemExit: with 1 when runs failed, 130 when the comparison was interrupted.
     """
     quiet()
-    run(cfg, perform)
+    run(cfg, perform, read_curves)
 
 
 def perform(cfg: DictConfig) -> None:
@@ -30,6 +34,19 @@ def perform(cfg: DictConfig) -> None:
     quiet()
     shared_state(cfg.device)
     job.perform(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """Return what a run found at each noise level; empty where it was not evaluated."""
+    found, xlabel = read_json(folder / LEVELS), "noise level t / T"
+    curves = {}
+    if "levels" in found:
+        curves["linear probe, % right"] = Curve(found["levels"], found["accuracy"], xlabel)
+        curves["effective rank"] = Curve(found["levels"], found["effective_rank"], xlabel)
+    if "edges" in found:
+        middle = [(low + high) / 2 for low, high in pairwise(found["edges"])]
+        curves["denoising error"] = Curve(middle, found["error"], xlabel, log=True)
+    return curves
 
 
 def quiet() -> None:

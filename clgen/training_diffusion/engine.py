@@ -32,7 +32,7 @@ class Engine:
         snr_gamma: of min-SNR weighting; None: every row counts the same.
         ema_decay: of the moving average.
         max_grad_norm: clips the gradient's norm; None never.
-        compile: torch.compile the denoiser.
+        compile: torch.compile the denoiser; a name is the backend's.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Engine:
         snr_gamma: float | None,
         ema_decay: float,
         max_grad_norm: float | None,
-        compile: bool,
+        compile: bool | str,
     ) -> None:
         self.accelerator, self.process, self.auxiliary = accelerator, process, auxiliary
         self.weight, self.flow_weight, self.snr_gamma = weight, flow_weight, snr_gamma
@@ -65,7 +65,9 @@ class Engine:
             raise ValueError(f"the optimizer cannot be made of these settings: {error}") from error
         self.rates = [group["lr"] for group in made.param_groups]
         if compile:
-            self.bare.compile()  # after the taps are on: later ones would be ignored
+            self.bare.compile(
+                backend=compile if isinstance(compile, str) else "inductor"
+            )  # after the taps are on: later ones would be ignored
         with warnings.catch_warnings():  # of torch, on an argument that Accelerate's settings cannot yet name otherwise
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.model, self.optimizer = accelerator.prepare(self.bare, made)

@@ -35,7 +35,8 @@ def show(run: Path, result: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)
-    console.width = max(console.width, 24 + max(map(len, rows.values())))  # a path that is cut off is of no use
+    needed = max(map(len, rows)) + max(map(len, rows.values())) + 2
+    console.width = max(console.width, needed)  # a path that is cut off is of no use
     console.print(table)
 
 

@@ -67,7 +67,7 @@ class Trainer:
         ema_decay: of the moving average of the weights, in [0, 1); the first steps average less, as in diffusers.
         max_grad_norm: clips the gradient's norm, > 0; None never.
         precision: no, bf16 or fp16, of the denoiser; losses stay float32.
-        compile: torch.compile the denoiser.
+        compile: torch.compile the denoiser; a name is the backend's.
         gradient_checkpointing: compute activations again in the backward pass, for less memory.
         seed: of order, noise, and global generators, >= 0.
         device: cpu, or auto.
@@ -100,7 +100,7 @@ class Trainer:
     ema_decay: float = 0.995
     max_grad_norm: float | None = 1.0
     precision: str = "no"
-    compile: bool = False
+    compile: bool | str = False
     gradient_checkpointing: bool = False
     seed: int = 0
     device: str = "auto"
