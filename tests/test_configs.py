@@ -15,6 +15,7 @@ from preset_kinds import objective_of
 
 import contraux
 import contraux.__main__  # objective=none is known to the command line only
+from contraux.command_line import in_full
 from contraux.core.preset import EXCHANGED, preset, presets
 
 CONFIGS = Path(contraux.__file__).parent / "configs"
@@ -34,18 +35,22 @@ NEEDS_MORE = {
     "data=imagenet": ["data.path=imagenet"],
     "data=arrays": ["data.inputs=x.npy"],
     "data=huggingface": ["data.name=beans"],
+    "diffusion/model=folder": ["model.path=run"],
     "evaluate": ["checkpoint=run"],
     "record": [],
 }
-JOBS = ("rl", "compare", "pretrain", "evaluate", "record", "probe")
+JOBS = ("rl", "compare", "pretrain", "evaluate", "record", "probe", "gan", "sample", "diffusion")
 
 
-def groups_of(job: str) -> set[str]:
-    """The groups that a job chooses from: those in its defaults and in those of the configs it is made of."""
-    found = set()
+def groups_of(job: str) -> dict[str, str]:
+    """The folders of the groups that a job chooses from, as Hydra names them: `gan/method` as `gan/method@method`.
+
+    Those in its defaults and in those of the configs it is made of.
+    """
+    found = {}
     for entry in yaml.safe_load((CONFIGS / f"{job}.yaml").read_text())["defaults"]:
         if isinstance(entry, dict):
-            found |= {key for key in entry if not key.startswith("override")}
+            found |= {key.partition("@")[0]: key for key in entry if not key.startswith("override")}
         elif entry != "_self_":
             found |= groups_of(entry)
     return found
@@ -109,8 +114,12 @@ def test_agents_take_their_hyperparameters_at_the_defaults_of_sb3(name):
     [(job, option) for job in JOBS for option in OPTIONS if option.partition("=")[0] in groups_of(job)],
 )
 def test_every_option_composes(job, option):
-    config = composed(job, option, *NEEDS_MORE.get(option, []), *NEEDS_MORE.get(job, []))
     group, _, name = option.partition("=")
+    words = [f"{groups_of(job)[group]}={name}", *NEEDS_MORE.get(option, [])]
+    config = composed(job, *words, *NEEDS_MORE.get(job, []))
+    if "/" in group:
+        own = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+        assert config[group.partition("/")[2]].keys() == own.keys()
     if job in ("rl", "compare"):
         assert config["agent"]["algorithm"]["_target_"] == "hydra.utils.get_class"
         if option == "objective=none":
@@ -121,8 +130,20 @@ def test_every_option_composes(job, option):
         assert config[group] == yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
 
 
+@pytest.mark.parametrize("job", JOBS)
+def test_a_line_names_every_group_shortly(job):
+    """No two groups of a job have one name on its line, which is the key that the group fills."""
+    groups = groups_of(job)
+    short = {folder.rpartition("/")[2]: name for folder, name in groups.items()}
+    assert len(short) == len(groups)
+    assert in_full(job, [f"{name}=x,y" for name in short]) == [f"{name}=x,y" for name in short.values()]
+    assert all(name in (folder, f"{folder}@{folder.rpartition('/')[2]}") for folder, name in groups.items())
+    assert in_full(job, ["-m", *(f"{name}.key=x" for name in short)]) == ["-m", *(f"{name}.key=x" for name in short)]
+
+
 def test_every_group_belongs_to_a_job():
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    files = [path for path in CONFIGS.rglob("*/*.yaml") if not path.parent.name.startswith("_")]
+    groups = {path.parent.relative_to(CONFIGS).as_posix() for path in files}
     assert groups == set().union(*(groups_of(job) for job in JOBS))
 
 
