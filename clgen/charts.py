@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,15 @@ from .measures import compared, direction
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
 STYLES = ("-", "--", ":", "-", "-.", "--", ":", "-.")
 BETTER, WORSE, NEITHER = "#0072B2", "#D55E00", "#777777"
+
+
+class Curve(NamedTuple):
+    """What one run found at several places: `y` at `x`, and whether y is shown on a logarithmic axis."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    xlabel: str
+    log: bool = False
 
 
 def draw_differences(
@@ -59,11 +68,11 @@ def draw_differences(
     return True
 
 
-def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], name: str, path: Path) -> bool:
+def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Curve]]], name: str, path: Path) -> bool:
     """Save a picture with a panel for each curve: the mean of each arm, and thinly that of each seed.
 
     Args:
-        curves: by title and arm, for each run `x` and `y`, lists of the same length, and `xlabel`.
+        curves: by title and arm, one for each run; those of a title have the same places.
         name: above the picture.
         path: the PNG.
 
@@ -72,16 +81,16 @@ def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
     """
     if not curves:
         return False
-    figure, axes = _figure(1, len(curves), (5.2 * len(curves), 3.8))
+    figure, axes = _figure(1, len(curves), (4.6 * len(curves), 3.8))
     for panel, (title, arms) in zip(axes, curves.items(), strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
             colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
             for run in runs:
-                panel.plot(run["x"], run["y"], style, color=colour, linewidth=0.6, alpha=0.3)
-            x, y = runs[0]["x"], np.mean([run["y"] for run in runs if run["x"] == runs[0]["x"]], axis=0)
-            panel.plot(x, y, style, color=colour, linewidth=2, label=f"{arm} ({len(runs)} runs)")
-            panel.set_xlabel(run["xlabel"])
-        panel.set_title(title.replace("_", " "), fontsize=10)
+                panel.plot(run.x, run.y, style, color=colour, linewidth=0.6, alpha=0.3)
+            mean = np.mean([run.y for run in runs], axis=0)
+            panel.plot(runs[0].x, mean, style, color=colour, linewidth=2, label=f"{arm} ({len(runs)} runs)")
+            panel.set(xlabel=runs[0].xlabel, yscale="log" if runs[0].log else "linear")
+        panel.set_title(title, fontsize=10)
         panel.grid(alpha=0.25)
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(name, fontsize=10)

@@ -14,13 +14,20 @@ from rich.console import Console
 from ..core.comparison import Run, compare
 from ..core.comparison.table import Results, all_completed, failures, results_of, show
 from ..core.files import write_json
-from .charts import draw_curves, draw_differences
+from .charts import Curve, draw_curves, draw_differences
 from .measures import metrics_of
 from .report import as_markdown, as_values, findings, header, notes, rows
 
+ReadCurves = Callable[[Path], Mapping[str, Curve]]
 
-def run(cfg: DictConfig, perform: Callable[[DictConfig], Any]) -> None:
+
+def run(cfg: DictConfig, perform: Callable[[DictConfig], Any], read: ReadCurves = lambda _: {}) -> None:
     """Launch the runs that are still to be done, then report on all of them.
+
+    Args:
+        cfg: settings of a run and of the comparison.
+        perform: does one run in Hydra's output folder; a function of a module.
+        read: returns the curves of a run's folder by title.
 
     Raises:
         ValueError: a setting of the comparison breaks its rule, or a folder was made with other settings.
@@ -32,11 +39,17 @@ def run(cfg: DictConfig, perform: Callable[[DictConfig], Any]) -> None:
         raise ValueError(f"compare.metrics must be a list of names or patterns, or null for all, got {chosen!r}")
     if not isinstance(controls, dict):
         raise ValueError(f"compare.controls must name for each arm its control, such as {{x: y}}, got {controls!r}")
-    compare(cfg, perform, partial(write_report, chosen=chosen, controls=controls))
+    compare(cfg, perform, partial(write_report, chosen=chosen, controls=controls, read=read))
 
 
 def write_report(
-    folder: Path, name: str, runs: Sequence[Run], *, chosen: Sequence[str] | None, controls: Mapping[str, str]
+    folder: Path,
+    name: str,
+    runs: Sequence[Run],
+    *,
+    chosen: Sequence[str] | None,
+    controls: Mapping[str, str],
+    read: ReadCurves,
 ) -> bool:
     """Print what was found, save table, numbers and pictures, and return whether all runs completed."""
     results = results_of(runs)
@@ -52,7 +65,7 @@ def write_report(
     try:
         if draw_differences(results, metrics, controls, name, folder / "differences.png"):
             places.append(folder / "differences.png")
-        if draw_curves(curves_of(results), name, folder / "curves.png"):
+        if draw_curves(curves_by_arm(results, runs, read), name, folder / "curves.png"):
             places.append(folder / "curves.png")
     except ImportError:
         console.print("no picture: matplotlib is not installed, pip install 'contraux[jobs]'")
@@ -60,12 +73,11 @@ def write_report(
     return all_completed(results)
 
 
-def curves_of(results: Results) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+def curves_by_arm(results: Results, runs: Sequence[Run], read: ReadCurves) -> dict[str, dict[str, list[Curve]]]:
     """Return the curves of the completed runs by title and arm."""
-    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for arm, runs in results.items():
-        for result in runs.values():
-            if result["status"] == "completed":
-                for title, curve in (result.get("curves") or {}).items():
-                    found.setdefault(title, {}).setdefault(arm, []).append(curve)
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for run in runs:
+        if results[run.arm][run.seed]["status"] == "completed":
+            for title, curve in read(run.folder).items():
+                found.setdefault(title, {}).setdefault(run.arm, []).append(curve)
     return found

@@ -11,7 +11,7 @@ from ..core.comparison.table import Results
 from ..core.paired import Difference, paired
 
 LOWER = {"frechet", "kernel", "error", "loss", "missing"}
-HIGHER = {"precision", "recall", "density", "coverage", "probe", "accuracy", "rank"}
+HIGHER = {"precision", "recall", "density", "coverage", "probe", "accuracy"}
 """Words in the name of a metric that say which way is better; of several, the last one does."""
 
 COSTS = {"seconds": "seconds", "cpu_seconds": "CPU-seconds", "steps": "steps"}

@@ -62,7 +62,7 @@ def findings(results: Results, metrics: Sequence[str], controls: Mapping[str, st
         for found in compared(results, metrics, arm, reference):
             by_finding.setdefault(found.finding, []).append(found.metric.replace("_", " "))
         told = "; ".join(f"{finding}: {', '.join(names)}" for finding, names in sorted(by_finding.items()))
-        sentences.append(f"{arm} − {reference}: {told or 'nothing to compare, no seed completed in both'}")
+        sentences.append(f"{arm} − {reference}: {told or 'nothing to compare: no metric of a seed in both'}")
     return sentences
 
 

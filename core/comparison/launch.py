@@ -18,22 +18,21 @@ from rich.console import Console
 
 from ..files import read_json, write_json
 from ..interruption import orphaned
-from .plan import InFull, Run, kept, plan
+from .plan import COMPOSED, Run, kept, plan
 from .watching import Watching
 
 Perform = Callable[[DictConfig], Any]
 Report = Callable[[Path, str, Sequence[Run]], bool]
 
 
-def compare(cfg: DictConfig, perform: Perform, report: Report, in_full: InFull = list) -> None:
+def compare(cfg: DictConfig, perform: Perform, report: Report) -> None:
     """Launch the runs that are still to be done, then report on all of them. The task of a job's Hydra main.
 
     Args:
         cfg: the settings of a run, and `compare` with name, folder, seeds, first_seed and arms.
-        perform: does one run in Hydra's output folder and leaves its `config.yaml` and `result.json` there; a function
+        perform: does one run in Hydra's output folder and leaves its `result.json` there; a function
             of a module, for a launcher may send it to other processes.
         report: given folder, name and runs, says what came of them; returns whether all completed.
-        in_full: returns an arm's overrides as Hydra is to see them, where the job's line abbreviates some.
 
     Raises:
         ValueError: a setting of the comparison breaks its rule, or a folder was made with other settings.
@@ -47,7 +46,7 @@ def compare(cfg: DictConfig, perform: Perform, report: Report, in_full: InFull =
     task = partial(run_arm, perform)
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
-    folder, runs = plan(cfg, overrides, in_full)
+    folder, runs = plan(cfg, overrides, own.runtime.choices)
     composed = [compose(context, config, run) for run in runs]  # so that a mistake is said before any run starts
     open_runs = [run for run, settings in zip(runs, composed, strict=True) if not kept(run, settings)]
     for run in open_runs:
@@ -73,10 +72,12 @@ def run_arm(perform: Perform, cfg: DictConfig) -> None:
 
     A worker whose parent was killed ends here, so that it does not go on with runs a new start will do.
     """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    path = folder / "result.json"
     try:
+        OmegaConf.save(cfg, folder / COMPOSED, resolve=True)
         perform(cfg)
     except Exception as error:
-        path = Path(HydraConfig.get().runtime.output_dir) / "result.json"
         if read_json(path).get("status") != "failed":  # before it could write that itself
             write_json(path, {"status": "failed", "arm": cfg.arm, "seed": cfg.seed, "error": reason_of(error)})
     if orphaned():
@@ -91,7 +92,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def compose(context: HydraContext, config: DictConfig, run: Run) -> dict[str, Any]:
-    """Return the settings a run will be made with, as they will stand in its `config.yaml`."""
+    """Return the settings a run will be made with, as they will stand in its `composed.yaml`."""
     composed = context.config_loader.load_sweep_config(config, run.overrides)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(composed)

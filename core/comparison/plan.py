@@ -1,6 +1,6 @@
 """The runs of a comparison: which there are, and which of them are done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..check import whole
 from ..files import read_json
 
-InFull = Callable[[list[str]], list[str]]
+COMPOSED = "composed.yaml"
+"""A run's settings as they were asked for; its `config.yaml` may have what the run chose where they were null."""
 
 WITHOUT_EFFECT = (
     "compare",
@@ -36,13 +37,13 @@ class Run(NamedTuple):
         return self.result().get("status") in ("completed", "failed")
 
 
-def plan(cfg: DictConfig, overrides: Sequence[str], in_full: InFull = list) -> tuple[Path, list[Run]]:
+def plan(cfg: DictConfig, overrides: Sequence[str], choices: Iterable[str] = ()) -> tuple[Path, list[Run]]:
     """Return the comparison's folder and its runs, seed by seed.
 
     Args:
         cfg: settings of the comparison, in `compare`.
         overrides: those of every run.
-        in_full: returns an arm's overrides as Hydra is to see them.
+        choices: the groups as Hydra names them: an arm may write `method=x` for `gan/method@method=x`.
 
     Raises:
         ValueError: no experiment or arms, seeds that are no counts, or an arm that is no list of overrides.
@@ -57,19 +58,28 @@ def plan(cfg: DictConfig, overrides: Sequence[str], in_full: InFull = list) -> t
     for arm, own in arms.items():
         if not isinstance(own, list) or not all(isinstance(word, str) for word in own):
             raise ValueError(f"compare.arms.{arm} must be a list of overrides, such as [objective=none], got {own!r}")
+    full = {name.rpartition("@")[2]: name for name in choices if "@" in name}
+    words = {arm: [*overrides, *(in_full(word, full) for word in own), f"arm={arm}"] for arm, own in arms.items()}
     folder = Path(settings.folder)
     return folder, [
-        Run(arm, seed, folder / arm / f"seed_{seed}", [*overrides, *in_full(own), f"arm={arm}", f"seed={seed}"])
+        Run(arm, seed, folder / arm / f"seed_{seed}", [*own, f"seed={seed}"])
         for seed in range(first, first + seeds)
-        for arm, own in arms.items()
+        for arm, own in words.items()
     ]
+
+
+def in_full(word: str, full: Mapping[str, str]) -> str:
+    """Return an override with its group as Hydra names it; others, those that set a key of a group too, stay."""
+    key, equals, value = word.partition("=")
+    return f"{full.get(key, key)}{equals}{value}"
 
 
 def kept(run: Run, settings: Mapping[str, Any]) -> bool:
     """Return whether a run is complete; ValueError if it was made with other settings than these."""
     if run.result().get("status") != "completed":
         return False
-    made = flat(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))))
+    file = next(path for name in (COMPOSED, "config.yaml") if (path := run.folder / name).exists())
+    made = flat(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file))))
     now = flat(settings)
     differing = [key for key in {**made, **now} if made.get(key) != now.get(key)]
     if differing:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from contraux.clgen.charts import draw_curves, draw_differences
-from contraux.clgen.compare import curves_of
+from contraux.clgen.charts import Curve, draw_curves, draw_differences
+from contraux.clgen.compare import curves_by_arm
 from contraux.clgen.measures import compared, direction, metrics_of, values
 from contraux.clgen.report import as_markdown, as_values, findings, header, notes, rows
+from contraux.core.comparison import Run
 
 
 def result(frechet, coverage, seconds=10.0, **more):
@@ -32,6 +33,7 @@ CONTROLS = {"contrad": "diffaug"}
         ("recall", "higher"),
         ("probe_t600", "higher"),
         ("frechet_floor", None),
+        ("effective_rank_0.3", None),
         ("classes", None),
     ],
 )
@@ -98,15 +100,15 @@ def test_runs_that_failed_are_counted_and_named():
 
 
 def test_pictures(tmp_path):
+    lost = {**RESULTS, "contrad": {**RESULTS["contrad"], 4: {"status": "failed"}}}
     assert draw_differences(RESULTS, METRICS, CONTROLS, "x", tmp_path / "d.png")
     assert not draw_differences({"base": RESULTS["base"]}, METRICS, {}, "x", tmp_path / "none.png")
-    with_curves = {
-        arm: {s: {**one, "curves": {"probe": {"x": [0, 500], "y": [0.9, 0.5], "xlabel": "timestep"}}}
-              for s, one in runs.items()}
-        for arm, runs in RESULTS.items()
+    runs = [Run(arm, seed, tmp_path / arm / str(seed), []) for arm, found in lost.items() for seed in found]
+    curves = curves_by_arm(lost, runs, lambda folder: {"probe": Curve([0.1, 0.5], [0.9, int(folder.name) / 10], "t")})
+    assert list(curves) == ["probe"] and {arm: len(own) for arm, own in curves["probe"].items()} == {
+        "base": 5, "diffaug": 5, "contrad": 4
     }  # fmt: skip
-    curves = curves_of(with_curves)
-    assert list(curves) == ["probe"] and len(curves["probe"]["contrad"]) == 5 and curves_of(RESULTS) == {}
+    assert curves["probe"]["contrad"][3].y == [0.9, 0.3]
     assert draw_curves(curves, "x", tmp_path / "c.png") and not draw_curves({}, "x", tmp_path / "none.png")
     assert {path.name for path in tmp_path.iterdir()} == {"d.png", "c.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
