@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...core.check import choice, number, whole
@@ -92,7 +93,8 @@ def dit(
 ) -> nn.Module:
     """Return a `DiTTransformer2DModel` (Peebles and Xie 2023, https://arxiv.org/abs/2212.09748), on pixels.
 
-    It always takes labels; an unconditional one is given the null class alone. Its own dropping of labels is off.
+    It always takes labels; an unconditional one is given the null class alone. Its own dropping of labels is off, and
+    its weights start as the paper's do, which diffusers leaves to who trains: see `adaln_zero`.
 
     Args:
         shape: `(C, S, S)` of an image; S must be a multiple of `patch`.
@@ -125,9 +127,31 @@ def dit(
         dropout=dropout,
         num_embeds_ada_norm=NULL,
     )
+    adaln_zero(found)
     keep_all_labels(found)
     module: nn.Module = found
     return module
+
+
+@torch.no_grad()
+def adaln_zero(model: nn.Module) -> None:
+    """Give a DiT the paper's first weights (its section 3.2, adaLN-Zero): every block begins as the identity.
+
+    What scales and shifts a block's rows and gates what it adds is 0, as is the last layer; embeddings of classes and
+    timesteps are normal with deviation 0.02; every other layer is Glorot-uniform with bias 0.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            if name.endswith("norm1.linear") or name.startswith("proj_out"):
+                nn.init.zeros_(module.weight)
+            elif "timestep_embedder" in name:
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def folder(shape: Sequence[int], conditional: bool, *, path: str) -> nn.Module:

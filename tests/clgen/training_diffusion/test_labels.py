@@ -12,8 +12,9 @@ SHAPE = (1, 8, 8)
 def small_dit():
     torch.manual_seed(0)
     found = dit(SHAPE, True, layers=3, heads=2, head_dim=4)
-    for block in found.transformer_blocks:  # adaLN-zero starts with blocks that do nothing
-        torch.nn.init.normal_(block.norm1.linear.weight, std=0.5)
+    gates = [block.norm1.linear for block in found.transformer_blocks]  # a new one does nothing
+    for layer in (*gates, found.proj_out_1, found.proj_out_2):
+        torch.nn.init.normal_(layer.weight, std=0.5)
     return found
 
 

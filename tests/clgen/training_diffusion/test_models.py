@@ -71,3 +71,21 @@ def test_a_finished_run_is_a_start(tmp_path, kind):
     else:
         with pytest.raises(ValueError, match="a U-Net with a class embedding needs conditional=true"):
             folder((1, 8, 8), False, path=str(tmp_path))
+
+
+def test_a_dit_begins_with_blocks_that_do_nothing():
+    torch.manual_seed(0)
+    model = dit((1, 8, 8), True, layers=2, heads=2, head_dim=8)
+    seen = []
+    for block in model.transformer_blocks:
+        block.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    rows, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
+    assert predicted(model, rows, torch.tensor([5, 500]), labels).abs().max() == 0
+    assert all(torch.equal(taken, put_out) and taken.std() > 0.1 for taken, put_out in seen)
+    for name, parameter in model.named_parameters():  # and yet what it adds is not 0 once the gates open
+        if (
+            name.endswith((".weight", "embedding_table.weight"))
+            and "norm1.linear" not in name
+            and "proj_out" not in name
+        ):
+            assert parameter.std() > 0.01, name
