@@ -46,27 +46,11 @@ class Players(nn.Module):
         self.average = MomentumEncoder(generator, momentum)
         self.auxiliary = auxiliary
         self.register_buffer("won", torch.zeros(()))
-        self.register_state_dict_post_hook(_as_tensors)
-        self.register_load_state_dict_pre_hook(_from_tensors)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return images of the averaged generator."""
         images: Tensor = self.average(latents, labels) if labels is not None else self.average(latents)
         return images
-
-
-EXTRA = "auxiliary._extra_state"
-
-
-def _as_tensors(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
-    """Put what the auxiliary notes beside its weights into a tensor: safetensors keep nothing else."""
-    if isinstance(state.get(prefix + EXTRA), dict):
-        state[prefix + EXTRA] = torch.tensor(state[prefix + EXTRA]["due"])
-
-
-def _from_tensors(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
-    if isinstance(state.get(prefix + EXTRA), Tensor):
-        state[prefix + EXTRA] = {"due": bool(state[prefix + EXTRA])}
 
 
 class Engine:
@@ -101,8 +85,7 @@ class Engine:
         self.optimizers = optimizers
         self.weight, self.generator_weight, self.perturbation = weight, generator_weight, perturbation
         self.conditional = conditional
-        discriminator = players.discriminator
-        self.one_call = not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in discriminator.modules())
+        self.one_call = not mixes_rows(players.discriminator)
         self.method = None if players.auxiliary is None else players.auxiliary.method
         self.terms = self.method is not None and bool(self.method.generator_roles) and generator_weight > 0
 
@@ -265,6 +248,11 @@ class Engine:
             average_gradients(parameter for module in modules for parameter in module.parameters())
         self.optimizers[which].step()
         self.optimizers[which].zero_grad()
+
+
+def mixes_rows(module: nn.Module) -> bool:
+    """Return whether an image has a part in what comes of another of its batch, by batch norm."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...core.check import whole
 from .dcgan import normalise
 from .parts import ConditionalBatchNorm, doublings, widths
 from .players import Backbone, Discriminator, Generator, Head
@@ -69,6 +70,7 @@ def resnet(
         ValueError: a value breaks its rule.
     """
     n = doublings(size)
+    whole("width", width, 1)
     wide = [width] * (n + 1) if size <= 32 else [*widths(size, width), min(width * 2**n, 8 * width)]
     up = list(reversed(wide))
     blocks: list[nn.Module] = [Up(up[i], up[i + 1], classes) for i in range(n)]

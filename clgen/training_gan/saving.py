@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -73,9 +74,13 @@ def _load(folder: Path, part: str) -> nn.Module:
         raise ValueError(f"{found} must hold a readable {CONFIG} and {WEIGHTS}: {error}") from error
     if config.get("part") != part:
         raise ValueError(f"{found} must hold a {part}, and holds {config.get('part')!r}")
-    backbone = build({**config["backbone"], "_partial_": False, **_arguments(config)})
+    try:
+        backbone = build({**config["backbone"], "_partial_": False, **_arguments(config)})
+    except InstantiationException:  # it takes other arguments
+        backbone = None
     if not isinstance(backbone, Backbone):
-        raise ValueError(f"the backbone in {found / CONFIG} must describe two players, got {type(backbone).__name__}")
+        target = config["backbone"].get("_target_")
+        raise ValueError(f"the backbone in {found / CONFIG} must describe two players, got {target!r}")
     module = getattr(backbone, part)
     try:
         module.load_state_dict(weights)

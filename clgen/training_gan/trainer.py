@@ -1,6 +1,7 @@
 """The one loop that trains GANs. Shape legend: B images of a batch, over all processes."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..images import Images
 from .adversarial import Adversarial
 from .augment import Augment
 from .draws import STREAMS, Draws
-from .engine import Engine, Players
+from .engine import Engine, Players, mixes_rows
 from .pictures import Pictures
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -146,6 +147,12 @@ class Trainer:
         if self.batch_size > found:
             raise ValueError(f"batch_size must be at most the {found} images of the data, got {self.batch_size}")
         _check_roles(self.auxiliary, self.images, self.conditional, self.augment)
+        if self.adversarial.penalised and mixes_rows(self.discriminator):
+            warnings.warn(
+                "a gradient penalty is of each image on its own, and batch norm in the discriminator mixes them: take "
+                "backbone=sndcgan, backbone=resnet or backbone.spectral_norm=true",
+                stacklevel=3,
+            )
 
     @property
     def settings(self) -> Settings:
