@@ -21,6 +21,10 @@ RESUMABLE = {
         "trusted", "evaluation", "pictures", "threads", "device", "trackers", "progress_bar", "trainer.workers",
         "trainer.log_every", "trainer.checkpoint_every",
     ),
+    "gan": (
+        "trusted", "evaluation", "threads", "device", "trackers", "progress_bar", "trainer.collapse_after",
+        "trainer.log_every", "trainer.checkpoint_every", "trainer.sample_every",
+    ),
     "diffusion": (
         "trusted", "evaluation", "samples", "threads", "device", "trackers", "progress_bar", "trainer.log_every",
         "trainer.checkpoint_every",
