@@ -1,8 +1,8 @@
 """What a finished denoiser is worth: its images, its error by noise level, and what its features tell."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Evaluation:
 
     Args:
         samples: images generated for the metrics of their quality; 0: none.
+        extractors: whose features the metrics of quality look at, factories by any name; none: no such metrics.
         sampling_steps: how many steps of the sampler, each measured.
         images: of the test split at most, and twice as many of the training split for the probes.
         bins: of the noise level, for the error.
@@ -40,6 +41,7 @@ class Evaluation:
     """
 
     samples: int = 512
+    extractors: Mapping[str, Any] = field(default_factory=dict)
     sampling_steps: Sequence[int] = (5, 10, 40)
     images: int = 1000
     bins: int = 10
@@ -68,6 +70,7 @@ class Evaluation:
         test: Images,
         run: Path,
         *,
+        data: str,
         conditional: bool,
         guidance: float,
         seed: int,
@@ -80,15 +83,17 @@ class Evaluation:
             train: images it was trained on.
             test: images it was not.
             run: folder of the files.
+            data: their name.
             conditional: whether it was told classes.
             guidance: with which it samples then.
             seed: of noise.
         """
         found: dict[str, float] = {}
-        if self.samples:
+        extractors = [one for one in self.extractors.values() if one is not None]
+        if self.samples and extractors:
             found |= quality(
-                model, process, train, test, self.samples, self.sampling_steps,
-                conditional=conditional, guidance=guidance, seed=seed,
+                model, process, train, test, run, extractors=extractors, data=data, count=self.samples,
+                sampling_steps=self.sampling_steps, conditional=conditional, guidance=guidance, seed=seed,
             )  # fmt: skip
         test = _first(test, self.images)
         curves = self._errors(Denoiser(model, process, told=conditional, seed=seed), test)

@@ -117,7 +117,7 @@ def worth(trainer: Trainer, cfg: DictConfig, run: Path) -> dict[str, float] | No
     """Return what the measures of `evaluation` find; None where there are none, or no test split."""
     if cfg.evaluation is None:
         return None
-    evaluation = Evaluation(**OmegaConf.to_container(cfg.evaluation))  # type: ignore[arg-type]
+    evaluation = evaluation_of(cfg)
     try:
         test = load(cfg, "test")
     except ValueError as error:
@@ -129,10 +129,16 @@ def worth(trainer: Trainer, cfg: DictConfig, run: Path) -> dict[str, float] | No
         trainer.images,
         test,
         run,
+        data=name_of(cfg.data),
         conditional=trainer.conditional,
         guidance=cfg.guidance,
         seed=cfg.seed,
     )
+
+
+def evaluation_of(cfg: DictConfig) -> Evaluation:
+    """Return the measures of a run's end."""
+    return Evaluation(**hydra.utils.instantiate(cfg.evaluation, _convert_="all"))
 
 
 def load(cfg: DictConfig, split: str) -> Images:
@@ -145,7 +151,7 @@ def instantiate(cfg: DictConfig, images: Images, run: Path) -> Trainer:
     shape = tuple(images.tensor.shape[1:])
     guidance = number("guidance", cfg.guidance, 1)
     if cfg.evaluation is not None:
-        Evaluation(**OmegaConf.to_container(cfg.evaluation))  # type: ignore[arg-type]  # says now what is wrong
+        evaluation_of(cfg)  # says now what is wrong
     torch.manual_seed(cfg.seed)  # of the weights
     model = hydra.utils.instantiate(cfg.model, _convert_="all")(shape, bool(cfg.conditional))
     process = hydra.utils.instantiate(cfg.scheduler, _convert_="all")

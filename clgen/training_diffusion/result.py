@@ -10,6 +10,8 @@ from rich.table import Table
 
 from .pipeline import FOLDER
 
+LEFT_OUT = re.compile(r"_(kernel|density|class_variation|missing_classes)/")  # `result.json` has them
+
 
 def show(run: Path, result: dict[str, Any]) -> None:
     """Print what a run found and where it lies."""
@@ -26,7 +28,7 @@ def show(run: Path, result: dict[str, Any]) -> None:
     rows = {
         "loss": f"{last['loss']:.4f}",
         **{name: f"{last[name]:.4f}" for name in ("denoising", "auxiliary", "flow_contrast") if name in last},
-        **lines(result.get("metrics") or {}),
+        **lines({name: value for name, value in (result.get("metrics") or {}).items() if not LEFT_OUT.search(name)}),
         "steps": f"{result['steps']} of {result['batch_size']} in {seconds:.0f} s, {speed:.0f} img/s",
         "pipeline": str(run / FOLDER),
         "samples": str(run / "samples"),

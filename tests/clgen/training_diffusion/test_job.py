@@ -56,11 +56,18 @@ def rows(run):
 def test_a_run_leaves_a_pipeline_samples_a_picture_and_a_table(tmp_path, contraux):
     line = ["steps=30", *SMALL, "hydra.run.dir=run", "objective=time_infonce", "pairs.share=0.5", "samples.every=20"]
     line += ["evaluation.samples=64", "evaluation.sampling_steps=[2]", "evaluation.levels=[0.1]", "samples.count=10"]
-    line += ["evaluation.images=100"]
+    line += ["evaluation.images=100", "evaluation.extractors.classifier.steps=20"]
     done = contraux.run("diffusion", *line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
-    for words in ("auxiliary", "probe at 0.1", "shifted error at 50, 100", "run/pipeline", "run/samples"):
+    for words in (
+        "auxiliary",
+        "frechet/digits cnn in 2 steps",
+        "probe at 0.1",
+        "shifted error at 50, 100",
+        "run/pipeline",
+        "run/samples",
+    ):
         assert words in done.stdout
     assert not (run / "checkpoint").exists()
     result = json.loads((run / "result.json").read_text())
@@ -68,6 +75,9 @@ def test_a_run_leaves_a_pipeline_samples_a_picture_and_a_table(tmp_path, contrau
     assert (result["model"], result["objective"], result["data"]) == ("unet", "TimeInfoNCE", "digits")
     assert result["step"] == result["steps"] == rows(run) == 30
     assert {"denoising_error", "shifted_error_50", "probe_0.1", "effective_rank_0.1"} <= set(result["metrics"])
+    assert {"steps_2_frechet/digits_cnn", "steps_2_recall/random_cnn"} <= set(result["metrics"])
+    quality = json.loads((run / "quality.json").read_text())["2"]
+    assert quality["counts"]["fake"] == 64 and quality["floor"]["frechet/digits_cnn"]["mean"] > 0
     assert all(isinstance(value, float) for value in result["metrics"].values())
     last = {name: float(value) for name, value in progress(run)[-1].items() if name != "step"}
     assert last == result["last"] and {"loss", "denoising", "auxiliary", "paired"} < set(last)
