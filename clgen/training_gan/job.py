@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,12 +73,21 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         data = in_turn(lambda: hydra.utils.instantiate(cfg.data, _convert_="all")(split="train"))
         cfg = with_choices(cfg, data.shape)
         images = images_for(cfg, data)
+        evaluation = hydra.utils.instantiate(cfg.evaluation, _convert_="all")  # says now what is wrong
         if state.is_main_process:
             OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
         state.wait_for_everyone()
         torch.manual_seed(cfg.seed)  # of the weights
         trainer = instantiate(cfg, images, run)
         result = {**train(trainer, cfg, run, resume=resume), **identity}
+        if result["status"] == "completed" and evaluation is not None and state.is_main_process:
+            start = time.perf_counter()
+            others = _test_images(cfg)
+            real = images_of(data, cfg.size)
+            result["metrics"] = evaluation(
+                trainer.average, real, others, run, data=name_of(cfg.data), seed=cfg.seed
+            )  # fmt: skip
+            result["evaluation_seconds"] = round(time.perf_counter() - start, 3)
     except Exception as error:
         if state.is_main_process:
             write_json(run / "result.json", {"status": "failed", **identity, "error": without_hydra(error)})
@@ -202,6 +213,15 @@ def attached(cfg: DictConfig, discriminator: Any, images: Images, classes: int) 
     if "classes" in method.module and method.module.classes is None and images.classes:
         method.module.classes = len(images.classes)
     return attach(discriminator, places, method, example=example, trusted=True)
+
+
+def _test_images(cfg: DictConfig) -> Images | None:
+    """Return the images of the test split, or None where the data have none."""
+    try:
+        return images_of(hydra.utils.instantiate(cfg.data, _convert_="all")(split="test"), cfg.size)
+    except ValueError as error:
+        warnings.warn(f"the metrics have no floor of held-out images: {without_hydra(error)}", stacklevel=2)
+        return None
 
 
 def _views(module: Any) -> bool:

@@ -15,7 +15,7 @@ class Pictures:
     """Draws samples of the averaged generator, always of the same latents.
 
     Args:
-        images: the data, a grid of which is drawn as `real.png`.
+        images: the data.
         players: whose average generates.
         conditional: whether it is given labels; columns then are classes.
         seed: of the latents.
@@ -27,9 +27,12 @@ class Pictures:
         self.classes = len(images.classes) if conditional else 0
         generator = torch.Generator().manual_seed(seed)
         self.latents = torch.randn(COLUMNS * ROWS, int(players.generator.latent), generator=generator)  # type: ignore[arg-type]
-        if self.drawable and not (folder / "real.png").exists():
-            rows = torch.randperm(len(images.tensor), generator=generator)[: COLUMNS * ROWS]
-            save_grid(images.tensor[rows], folder / "real.png", COLUMNS)
+        self.shown = images.tensor[torch.randperm(len(images.tensor), generator=generator)[: COLUMNS * ROWS]]
+
+    def real(self) -> None:
+        """Write `real.png`, a grid of the data."""
+        if self.drawable:
+            save_grid(self.shown, self.folder / "real.png", COLUMNS)
 
     def samples(self, step: int) -> None:
         """Write `samples/step_000200.png` and, the same, `samples.png`."""

@@ -196,6 +196,8 @@ class Trainer:
         begun = checkpoint.load(accelerator, self.folder) if resume else 0
         record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
         pictures = Pictures(self.images, engine.players, self.conditional, self.seed, self.folder)
+        if accelerator.is_main_process and not resume:
+            pictures.real()
         return self._loop(accelerator, engine, record, pictures, settings, begun, begun if resume else None)
 
     def _loop(
