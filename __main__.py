@@ -45,6 +45,8 @@ JOBS = {
     "sample": Job(".clgen.sample", "write images of a trained GAN"),
     "compare-gan": Job(".clgen.training_gan.compare", "the same for GANs"),
     "compare-diffusion": Job(".clgen.training_diffusion.compare", "the same for diffusion"),
+    "score": Job(".clgen.metrics.job", "say what generated images are worth, against real ones at the same N"),
+    "extractor": Job(".clgen.metrics.train", "train the classifier that score compares images with"),
     "record": Job(".agents.record", "record frames of a Gymnasium environment, to pretrain on"),
     "probe": Job(".agents.probe.job", "say what features know of a game's memory, or of any state"),
 }
@@ -146,9 +148,20 @@ def complete(words: list[str]) -> None:
             return
         if typed[0] not in JOBS:
             return
-        name = typed[0]
-        os.environ["COMP_LINE"] = " ".join(["contraux", *typed[1:], *([] if line[-1] else [""])])
+        complete_job(typed[0], typed[1:], new_word=not line[-1])
+        return
     hydra_main(name)
+
+
+def complete_job(name: str, words: list[str], *, new_word: bool) -> None:
+    """Print how a job's line can go on, its groups by the names that the line has for them."""
+    from .command_line import completions, to_complete
+
+    os.environ["COMP_LINE"] = " ".join(["contraux", *to_complete(name, words, new_word), *([""] if new_word else [])])
+    text = StringIO()
+    with redirect_stdout(text):
+        hydra_main(name)
+    print("\n".join(completions(name, text.getvalue().split(), "" if new_word or not words else words[-1])))
 
 
 def fail(text: str) -> None:

@@ -123,6 +123,29 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", r"\'") + "'"
 
 
+def to_complete(job: str, words: list[str], new_word: bool) -> list[str]:
+    """Return a line for Hydra to complete: whole words in full, the one that is being typed by its folder."""
+    if new_word or not words:
+        return in_full(job, words)
+    key, equals, value = words[-1].partition("=")
+    last = f"{_folder(job, key)}={value}" if equals and key in _groups(job) else words[-1]
+    return [*in_full(job, words[:-1]), last]
+
+
+def completions(job: str, found: Iterable[str], typed: str) -> list[str]:
+    """Return what Hydra found for a line, with the job's own groups alone, by the names that the line has for them."""
+    nested = {_folder(job, group): group for group in _groups(job) if "/" in _folder(job, group)}
+    folders = {folder.partition("/")[0] for folder in _folders() if "/" in folder}
+    kept = {f"{group}=" for group in nested.values() if "=" not in typed and f"{group}=".startswith(typed)}
+    for word in found:
+        key, equals, value = word.partition("=")
+        if key in nested:
+            kept.add(f"{nested[key]}{equals}{value}")
+        elif key.partition("/")[0] not in folders:
+            kept.add(word)
+    return sorted(kept)
+
+
 def group_options(group: str) -> list[str]:
     """Return the names of the YAML files of a group, whose name is its folder's, sorted."""
     folder = files(CONFIGS).joinpath(*group.split("/"))

@@ -177,3 +177,26 @@ def test_help_names_the_groups_as_the_line_does(tmp_path, contraux):
     assert any(line.startswith("method: class_supcon, contrad") for line in lines)
     groups = {line.partition(":")[0] for line in lines if line.partition(":")[0].isidentifier() and ": " in line}
     assert groups == {"method", "backbone", "adversarial", "augment", "data"}
+
+
+@pytest.mark.parametrize(("line", "choices"), [
+    ("contraux gan backb", ["backbone.", "backbone="]),
+    ("contraux gan backbone=", ["backbone=dcgan", "backbone=resnet", "backbone=sndcgan"]),
+    ("contraux gan method=none backbone=resnet backbone.w", ["backbone.width="]),
+    ("contraux gan method=none augment=di", ["augment=diffaug"]),
+])  # fmt: skip
+def test_completion(tmp_path, contraux, line, choices):
+    done = contraux.run("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line)
+    assert done.stdout.split() == choices, done.stderr
+
+
+def test_metrics_at_a_runs_end(tmp_path, contraux):
+    network = "{_target_: contraux.clgen.metrics.random_cnn, _partial_: true, width: 8}"
+    line = ["gan", "steps=2", *SMALL[:-1], f"evaluation.extractors=[{network}]", "evaluation.samples=40"]
+    done = contraux.run(*line, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["metrics"]["frechet/random_cnn"] > 0 and 0 <= result["metrics"]["recall/random_cnn"] <= 1
+    assert "frechet/random_cnn" in done.stdout
+    counts = json.loads((tmp_path / "run/quality.json").read_text())["counts"]
+    assert (counts["real"], counts["fake"], counts["held_out"]) == (1258, 40, 539)
