@@ -15,6 +15,7 @@ from ..diffusion.noise_levels import alphas_cumprod
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SAMPLERS = ("ddpm", "ddim")
 DENOISED = ("epsilon", "sample", "v_prediction")
+LEAST = 1e-6  # of alpha-bar, below which an image cannot be had from the noise in it
 SPACINGS = ("leading", "trailing", "linspace")
 
 
@@ -68,10 +69,11 @@ class Diffusion:
         timesteps: T.
         spacing: which timesteps a short sampling visits: leading, trailing or linspace (Lin et al. 2024,
             https://arxiv.org/abs/2305.08891, table 2).
-        clip: keep the image that each sampling step foresees within [-1, 1].
+        clip: keep the image that each sampling step foresees within [-1, 1]. For DDPM; diffusers' DDIM then mixes a
+            clipped image with the noise that was foreseen with the unclipped one, and images get worse by it.
 
     Raises:
-        ValueError: a value breaks its rule.
+        ValueError: a value breaks its rule, or sampling is to begin where epsilon says nothing of the image.
     """
 
     sampler_name: str = "ddim"
@@ -79,7 +81,7 @@ class Diffusion:
     schedule: str = "squaredcos_cap_v2"
     timesteps: int = 1000
     spacing: str = "leading"
-    clip: bool = True
+    clip: bool = False
     _alphas: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +91,12 @@ class Diffusion:
         choice("spacing", self.spacing, SPACINGS)
         whole("timesteps", self.timesteps, 2)
         self._alphas = alphas_cumprod(self.schedule, self.timesteps)
+        if self.prediction == "epsilon" and self.spacing != "leading" and not self.clip and self._alphas[-1] < LEAST:
+            raise ValueError(
+                f"epsilon with spacing {self.spacing} must have clip=true on the schedule {self.schedule}, which "
+                f"leaves {self._alphas[-1].sqrt().item():.1e} of the image at its last timestep, that a sampling step would "
+                "divide by: take spacing=leading or v_prediction, got clip=false"
+            )
 
     def draw(self, rows: int, generator: torch.Generator) -> Tensor:
         """Return `(rows,)` long timesteps in [0, T)."""

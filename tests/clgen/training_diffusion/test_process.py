@@ -77,6 +77,10 @@ def test_timesteps_are_drawn_over_the_whole_range(normal):
         (lambda: Diffusion("pndm"), "unknown sampler 'pndm'"),
         (lambda: Diffusion(prediction="flow"), "unknown prediction 'flow'"),
         (lambda: Diffusion(schedule="cosine"), "unknown schedule 'cosine'"),
+        (
+            lambda: Diffusion(spacing="trailing"),
+            "epsilon with spacing trailing must have clip=true .* leaves 4.9e-05 of",
+        ),
         (lambda: Diffusion(timesteps=1), "timesteps must be a whole number >= 2, got 1"),
         (lambda: Flow(order=4), "unknown order '4'"),
         (lambda: Flow(normal=0.0), "normal must be a number > 0, got 0.0"),
@@ -85,3 +89,15 @@ def test_timesteps_are_drawn_over_the_whole_range(normal):
 def test_what_breaks_a_rule(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_sampling_may_begin_at_the_last_timestep_where_something_can_be_said_of_the_image():
+    for process in (
+        Diffusion(spacing="trailing", clip=True),
+        Diffusion(spacing="trailing", prediction="v_prediction"),
+        Diffusion(spacing="trailing", schedule="linear"),
+    ):
+        scheduler = process.sampler()
+        scheduler.set_timesteps(4)
+        assert scheduler.timesteps[0] == 999
+        assert scheduler.config.clip_sample == process.clip
