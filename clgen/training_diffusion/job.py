@@ -41,10 +41,8 @@ def main(cfg: DictConfig) -> None:
         ValueError: a value breaks its rule; the sentence says which.
         SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ValueError("contraux diffusion needs diffusers: pip install 'contraux[diffusion]'") from error
+    import diffusers  # here: it takes long to import, and `--help` needs none of it
+
     diffusers.utils.logging.set_verbosity_error()  # it warns of a U-Net in the place of a transformer
     diffusers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.WARNING)  # not a line for every file of a checkpoint

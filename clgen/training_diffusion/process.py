@@ -94,7 +94,7 @@ class Diffusion:
         if self.prediction == "epsilon" and self.spacing != "leading" and not self.clip and self._alphas[-1] < LEAST:
             raise ValueError(
                 f"epsilon with spacing {self.spacing} must have clip=true on the schedule {self.schedule}, which "
-                f"leaves {self._alphas[-1].sqrt().item():.1e} of the image at its last timestep, that a sampling step would "
+                f"leaves {self._alphas[-1].sqrt().item():.1e} of the image at its last timestep, that a step would "
                 "divide by: take spacing=leading or v_prediction, got clip=false"
             )
 
