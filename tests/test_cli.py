@@ -247,7 +247,7 @@ def query(line, cwd):
     ("line", "choices"),
     [
         ("contraux ", [*JOBS, "--help", "--version"]),
-        ("contraux comp", ["compare"]),
+        ("contraux comp", ["compare", "compare-gan", "compare-diffusion"]),
         ("contraux --v", ["--version"]),
         ("contraux zzz ", []),
         ("contraux pretrain method=moco", ["method=moco", "method=moco_v1", "method=mocov3"]),

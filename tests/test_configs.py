@@ -39,7 +39,13 @@ NEEDS_MORE = {
     "evaluate": ["checkpoint=run"],
     "record": [],
 }
-JOBS = ("rl", "compare", "pretrain", "evaluate", "record", "probe", "gan", "sample", "diffusion")
+JOBS = (
+    "rl", "compare", "pretrain", "evaluate", "record", "probe", "gan", "sample", "diffusion", "compare-gan",
+    "compare-diffusion",
+)  # fmt: skip
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+GENERATIVE = {"digits_gan": "compare-gan", "digits_diffusion": "compare-diffusion"}
+OF_THE_AUXILIARY = {"method", "objective", "weight", "generator_weight", "at"}
 
 
 def groups_of(job: str) -> dict[str, str]:
@@ -109,9 +115,20 @@ def test_agents_take_their_hyperparameters_at_the_defaults_of_sb3(name):
     assert differing <= {"buffer_size", "replay_buffer_class", "replay_buffer_kwargs"}
 
 
+def job_of(experiment: str) -> str:
+    return next((job for start, job in GENERATIVE.items() if experiment.startswith(start)), "compare")
+
+
+def has(job: str, option: str) -> bool:
+    """Whether a job has an option; of experiments each job of a host has that host's alone."""
+    group, _, name = option.partition("=")
+    hosts = ("rl", "compare") if (own := job_of(name)) == "compare" else (own,)
+    return group in groups_of(job) and (group != "experiment" or job in hosts)
+
+
 @pytest.mark.parametrize(
     ("job", "option"),
-    [(job, option) for job in JOBS for option in OPTIONS if option.partition("=")[0] in groups_of(job)],
+    [(job, option) for job in JOBS for option in OPTIONS if has(job, option)],
 )
 def test_every_option_composes(job, option):
     group, _, name = option.partition("=")
@@ -168,16 +185,48 @@ def test_every_part_takes_the_place_of_every_objectives_own(objective, option):
         assert objective_of(config, 128).dim == 128  # what queue and bilinear are set to
 
 
-@pytest.mark.parametrize("experiment", [path.stem for path in (CONFIGS / "experiment").glob("*.yaml")])
+def arms_of(experiment: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What `compare` says, and the settings of each arm."""
+    job = job_of(experiment)
+    settings = composed(job, f"experiment={experiment}")["compare"]
+    return settings, {
+        arm: composed(job, f"experiment={experiment}", *in_full(job, own)) for arm, own in settings["arms"].items()
+    }
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_arm_of_every_experiment_composes_and_differs(experiment):
-    config = composed("compare", f"experiment={experiment}")
-    settings = config["compare"]
+    settings, arms = arms_of(experiment)
     assert settings["name"] == experiment and settings["folder"] == f"runs/compare/{experiment}"
-    arms = settings["arms"]
     assert next(iter(arms)) == "base"
-    assert config["objective"]["module"] is None or {"weight_0", "auxiliary"} <= set(arms)
-    seen = [composed("compare", f"experiment={experiment}", *own) for own in arms.values()]
+    seen = list(arms.values())
     assert all(one != other for i, one in enumerate(seen) for other in seen[:i])
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if job_of(name) == "compare"])
+def test_experiments_of_agents_have_an_inert_arm(experiment):
+    config = composed("compare", f"experiment={experiment}")
+    assert config["objective"]["module"] is None or {"weight_0", "auxiliary"} <= set(config["compare"]["arms"])
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if job_of(name) != "compare"])
+def test_generative_experiments_have_a_control_for_each_method_and_an_arm_of_equal_time(experiment):
+    """A method is compared with an arm that differs by nothing else, and with base on as much time."""
+
+    def differing(one, other):
+        return {key for key in one if one[key] != other[key]} - {"trainer"}  # which repeats steps and weight
+
+    settings, arms = arms_of(experiment)
+    module = "method" if job_of(experiment) == "compare-gan" else "objective"
+    assert arms["base"][module]["module"] is None and settings["seeds"] >= 5
+    assert differing(arms["base"], arms["equal_time"]) == {"steps"}
+    assert arms["equal_time"]["steps"] > arms["base"]["steps"]
+    methods = {arm: own for arm, own in arms.items() if own[module]["module"] is not None}
+    assert len(methods) >= 2 and settings["controls"].keys() <= methods.keys()
+    for arm, own in methods.items():
+        control = arms[settings["controls"].get(arm, "base")]
+        assert control[module]["module"] is None
+        assert module in (found := differing(control, own)) and found <= OF_THE_AUXILIARY
 
 
 def test_weight_reaches_the_auxiliary():
