@@ -10,8 +10,8 @@ from ..core.comparison.plan import flat
 from ..core.comparison.table import Results
 from ..core.paired import Difference, paired
 
-LOWER = {"frechet", "kernel", "error", "loss", "missing"}
-HIGHER = {"precision", "recall", "density", "coverage", "probe", "accuracy"}
+LOWER = {"frechet", "kernel", "error", "loss", "missing", "variation"}
+HIGHER = {"precision", "recall", "density", "coverage", "probe", "accuracy", "agreement"}
 """Words in the name of a metric that say which way is better; of several, the last one does."""
 
 COSTS = {"seconds": "seconds", "cpu_seconds": "CPU-seconds", "steps": "steps"}
