@@ -101,9 +101,14 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
 
 def train(trainer: Trainer, cfg: DictConfig, run: Path, *, resume: bool) -> dict[str, Any]:
     """Train, and save both players and the generator's average."""
-    state = PartialState()
+    state, begun = PartialState(), time.process_time()
     trained = trainer.fit(resume=resume)
-    result = {**trained._asdict(), "batch_size": trainer.batch_size, "processes": state.num_processes}
+    result = {
+        **trained._asdict(),
+        "cpu_seconds": round(time.process_time() - begun, 3),
+        "batch_size": trainer.batch_size,
+        "processes": state.num_processes,
+    }
     if state.is_main_process:
         known = describe(cfg, trainer, trained.step)
         save_part(trainer.average, "generator", run / "generator", {**known, "average": True})
