@@ -4,14 +4,18 @@ Shape legend: N images, C channels, L places of the map, D global features.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...core.objectives import Contrastive
 from ...core.pairs import Outcome, Pairs, SameLabel
 from ...core.projected import HeadFactory
+from ...core.samplers import InBatch
+from ...core.similarity import dot
 from ..method import Context, Features, GenerativeMethod, ObjectiveFactory, Sizes
+from .heads import Head
 
 
 class InfoMaxGAN(GenerativeMethod):
@@ -26,7 +30,8 @@ class InfoMaxGAN(GenerativeMethod):
 
     Deviation: the other places of image i itself are left out of the denominator, where the authors' code (mimicry)
     gives them the logit -10, so that each still counts e^-10. The sum over negatives is taken once for each image,
-    where the code repeats it for each place.
+    where the code repeats it for each place. With dot products, what is linear at the end of `local_head` is applied to
+    the few global vectors in the place of the many local ones (`Head.pulled_back`): the same u, in another order.
 
     Args:
         sizes: of the taps `local` and `global`.
@@ -51,10 +56,16 @@ class InfoMaxGAN(GenerativeMethod):
         (dim,) = sizes["global"]
         self.local_head = local_head(shape[-1] if len(shape) == 2 else shape[0])
         self.global_head = global_head(dim)
-        out, other = (head.out_features for head in (self.global_head, self.local_head))
+        head: Any = self.local_head
+        out, other = self.global_head.out_features, head.out_features
         if out != other:
             raise ValueError(f"local_head and global_head must put out one dimension, got {other} and {out}")
         self.objective = objective(out)  # type: ignore[arg-type]
+        self._pulls_back = (
+            isinstance(head, Head) and head.factors <= head.out_features and _products_alone(self.objective)
+        )
+        if self._pulls_back:
+            self.objective = objective(head.factors)
 
     def forward(self, features: Features, context: Context) -> Outcome:
         """Return the loss of the real images; the fakes are not looked at."""
@@ -72,5 +83,20 @@ class InfoMaxGAN(GenerativeMethod):
         rows = local.flatten(0, 1) if local.ndim == 3 else local.flatten(2).transpose(1, 2).flatten(0, 1)  # (N L, C)
         image = torch.arange(len(whole), device=whole.device)
         positive = SameLabel(image, image.repeat_interleave(len(rows) // len(whole)))
-        outcome: Outcome = self.objective(Pairs(self.global_head(whole), self.local_head(rows), positive))
+        query = self.global_head(whole)
+        if self._pulls_back:
+            head: Any = self.local_head
+            pairs = Pairs(head.pulled_back(query), head.before_last(rows), positive)
+        else:
+            pairs = Pairs(query, self.local_head(rows), positive)
+        outcome: Outcome = self.objective(pairs)
         return outcome
+
+
+def _products_alone(objective: Any) -> bool:
+    """Return whether an objective looks at the dot products of its vectors and at nothing else."""
+    if not isinstance(objective, Contrastive):
+        return False
+    heads = not isinstance(objective.projection, nn.Identity) or objective.prediction or objective.momentum
+    compare = getattr(objective.similarity, "func", objective.similarity)
+    return not heads and compare is dot and type(objective.sampler) is InBatch

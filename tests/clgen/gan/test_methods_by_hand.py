@@ -285,6 +285,39 @@ def test_infomax_by_hand():
     assert found.loss.item() == pytest.approx(mean(first + second), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [({"hidden": 4, "shortcut": True}, 8), ({"hidden": 4}, 5), ({"hidden": None}, 4), ({"hidden": 20}, 12)],
+)
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_infomax_with_heads_is_that_of_what_the_heads_put_out(shape, dim, spectral_norm):
+    """However the products are ordered: with few factors the last layer is applied to the global vectors."""
+    torch.manual_seed(0)
+    head = partial(Head, out=12, spectral_norm=spectral_norm, **shape)
+    method = infomax({"local": (6, 3), "global": (3,)}, head).double().eval()
+    assert method.objective.dim == dim
+    g, places = rows(0).requires_grad_(), torch.randn(4, 6, 3, dtype=torch.float64, requires_grad=True)
+    learned = [g, places, *method.parameters()]
+    found = method({"real": {"local": places, "global": g}}, {})
+    query, key = method.global_head(g), method.local_head(places.flatten(0, 1))
+    assert found.loss.item() == pytest.approx(by_infomax(query.detach(), key.detach().unflatten(0, (4, 6))), rel=1e-10)
+    own = torch.arange(4).repeat_interleave(6) == torch.arange(4).unsqueeze(1)
+    plainly = pairwise_info_nce(query @ key.T, own, temperature=1.0)
+    assert found.metrics["positive_similarity"].item() == pytest.approx((query @ key.T)[own].mean().item(), rel=1e-5)
+    pairs = zip(torch.autograd.grad(found.loss, learned), torch.autograd.grad(plainly, learned), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_infomax_with_cosines_is_not_reordered():
+    objective = plain(pairwise_info_nce, temperature=1.0)
+    method = InfoMaxGAN(
+        {"local": (6, 3), "global": (3,)}, local_head=partial(Head, hidden=4, out=12),
+        global_head=partial(Head, hidden=4, out=12), objective=objective,
+    )  # fmt: skip
+    assert method.objective.dim == 12
+
+
 def test_infomax_says_what_does_not_fit():
     with pytest.raises(ValueError, match=r"'local' must be a map \(C, H, W\) or tokens \(T, C\), got \(3,\)"):
         infomax({"local": (3,), "global": (3,)})
