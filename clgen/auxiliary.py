@@ -187,7 +187,7 @@ class Auxiliary(nn.Module):
         self._tap.tape.start(stopping=self.method.stop_gradient and not generating)
 
     def _end(self, failed: bool) -> None:
-        self._tap.tape.recording = False
+        self._tap.tape.end()
         if failed:
             self._roles = None
             self._tap.tape.taken()

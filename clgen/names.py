@@ -87,6 +87,11 @@ def module_at(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"{type(model).__name__} has no module {name!r}: {hint}Its children are: {top}")
 
 
+def names_of(model: nn.Module, module: nn.Module) -> list[str]:
+    """Return every name under which a model holds a module."""
+    return [name for name, one in model.named_modules(remove_duplicate=False) if one is module]
+
+
 def part(output: Any, place: Place) -> Tensor:
     """Return the tensor of a module's output that a place means.
 

@@ -1,141 +1,15 @@
-"""The hooks that record what modules put out, while somebody wants to know, and otherwise do nothing."""
+"""The tap: hooks on one model, and the calls of it that they recorded."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from .names import Place, module_at, part
-
-BEGIN, END, STOP = "call begins", "call ends", "gradient stopped"
-
-
-class Event(NamedTuple):
-    """What one hook noted; a chain, the latest first.
-
-    Not a list: `torch.compile` guards on a list's length, and so would compile the model again for each call of a step.
-
-    Attributes:
-        what: a tap's name, or BEGIN, END, STOP.
-        output: of the tapped module.
-        graded: whether autograd was on.
-        before: the event before.
-    """
-
-    what: str
-    output: Tensor | None
-    graded: bool
-    before: "Event | None"
-
-
-class Tape:
-    """What the hooks of one model write to.
-
-    Attributes:
-        recording: whether the hooks record.
-        stopping: whether what stands behind the stop gets detached inputs.
-        last: the latest event.
-    """
-
-    def __init__(self) -> None:
-        self.recording = self.stopping = False
-        self.last: Event | None = None
-
-    def start(self, *, stopping: bool = False) -> None:
-        """Forget what was recorded, and record from here on."""
-        self.last = None
-        self.recording, self.stopping = True, stopping
-
-    def note(self, what: str, output: Tensor | None = None) -> None:
-        """Add an event."""
-        self.last = Event(what, output, torch.is_grad_enabled(), self.last)
-
-    def taken(self) -> list[Event]:
-        """Return the events, earliest first, and forget them, and with them their graphs."""
-        last, self.last = self.last, None
-        events = []
-        while last is not None:
-            events.append(last)
-            last = last.before
-        return events[::-1]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Tape, ()  # a copy of the model, such as a moving average, gets hooks with a tape that nobody reads
-
-
-class Mark:
-    """A hook on the model itself: says which records belong to one call."""
-
-    def __init__(self, tape: Tape, what: str) -> None:
-        self.tape, self.what = tape, what
-
-    def __call__(self, *_: Any) -> None:
-        """Note it."""
-        if self.tape.recording and not _repeating():
-            self.tape.note(self.what)
-
-
-class Record:
-    """A forward hook: puts a copy of the output on the tape, which no later layer can change in place."""
-
-    def __init__(self, tape: Tape, tap: str, place: Place) -> None:
-        self.tape, self.tap, self.place = tape, tap, place
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Record if the tape does."""
-        if self.tape.recording and not _repeating():
-            self.tape.note(self.tap, part(output, self.place).clone())
-
-
-class Stop:
-    """Where the gradient stops: as a forward hook behind its module, as a forward pre-hook before it.
-
-    Gradient checkpointing runs a part of the model once more during backward, when nothing records any longer; the
-    gradient must then stop if it did the first time.
-    """
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
-        self.stopped = False
-
-    def behind(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """Return the output detached if the tape says so; None leaves it as it is."""
-        return _detached(output, module) if self._stops() else None
-
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Return the inputs detached if the tape says so; None leaves them as they are."""
-        return _detached((args, kwargs), module) if self._stops() else None
-
-    def _stops(self) -> bool:
-        if _repeating():
-            return self.stopped
-        self.stopped = self.tape.recording and self.tape.stopping
-        if self.stopped:
-            self.tape.note(STOP)
-        return self.tape.recording and self.tape.stopping
-
-
-def _repeating() -> bool:
-    """Return whether backward is running, in which a forward pass repeats one for gradient checkpointing."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-def _detached(value: Any, module: nn.Module) -> Any:
-    """Return the value with every tensor in it detached.
-
-    Raises:
-        ValueError: it has parts that may hide tensors.
-    """
-    for leaf in () if torch.compiler.is_compiling() else tree_leaves(value):
-        if hasattr(leaf, "__dict__") and not isinstance(leaf, Tensor | type) and not callable(leaf):
-            raise ValueError(
-                f"the gradient must stop at tensors, in tuples, lists or dicts, and {type(module).__name__} passes on "
-                f"a {type(leaf).__name__}: attach(..., stop_at=another module)"
-            )
-    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, value)
+from .names import Place, module_at, names_of
+from .tape import BEGIN, END, STOP, Event, Mark, Record, Stop, Tape
 
 
 class Tap:
@@ -159,6 +33,8 @@ class Tap:
         self.stops = stops
         modules = {tap: module_at(model, place.name) for tap, place in places.items()}
         before = None if stop_at is None else module_at(model, stop_at)
+        self._names = {tap: names_of(model, module) for tap, module in modules.items()}
+        self._stop_names = [] if before is None else names_of(model, before)
         # Records come first: a stop, also that of another auxiliary, changes what later hooks see.
         self._handles = [
             module.register_forward_hook(Record(self.tape, tap, self.places[tap]), prepend=True)
@@ -178,13 +54,31 @@ class Tap:
         try:
             yield
         finally:
-            self.tape.recording = False
+            self.tape.end()
 
     def remove(self) -> None:
         """Take the hooks off, and forget what they recorded."""
         for handle in self._handles:
             handle.remove()
         self.tape.taken()
+
+    def check_places(self) -> None:
+        """Look at a recorded call for a module that the model holds under several names, as one activation for all.
+
+        Raises:
+            ValueError: it puts out different things in these places, so that its name means none of them.
+        """
+        outputs: dict[str, list[Tensor | None]] = {}
+        event = self.tape.last
+        while event is not None:
+            outputs.setdefault(event.what, []).append(event.output)
+            event = event.before
+        for tap, names in self._names.items():
+            first, *rest = outputs.get(tap, [None])
+            if len(names) > 1 and not all(_same(first, one) for one in rest):
+                raise ValueError(_ambiguous(f"the tap at {self.places[tap].told}", names))
+        if len(self._stop_names) > 1 and len(outputs.get(STOP, [])) > 1:
+            raise ValueError(_ambiguous("stop_at", self._stop_names))
 
     def calls(self) -> list[dict[str, Tensor]]:
         """Return of each call of the model what every tap recorded, and forget it.
@@ -221,6 +115,19 @@ class Tap:
         return calls
 
 
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return one.is_meta or torch.equal(one, other)
+
+
+def _ambiguous(what: str, names: list[str]) -> str:
+    return (
+        f"{what} must be one place, and {', '.join(names)} are one and the same module, which runs several times in a "
+        "call: name the module before it or around it"
+    )
+
+
 def _split(events: list[Event]) -> list[dict[str, Tensor]]:
     """Return what each call of the model recorded."""
     calls: list[dict[str, Tensor]] = []
@@ -249,7 +156,7 @@ def sizes_by_example(model: nn.Module, tap: Tap, example: Any) -> dict[str, Tens
         example: a tensor, a tuple of positional arguments, or a mapping of named ones, on any device.
 
     Raises:
-        ValueError: a tap did not fire.
+        ValueError: a tap did not fire, or at several places.
     """
     weights = next(model.parameters(), None)
     device = torch.device("cpu") if weights is None else weights.device
@@ -260,6 +167,7 @@ def sizes_by_example(model: nn.Module, tap: Tap, example: Any) -> dict[str, Tens
         with torch.no_grad(), kept_randomness(device), torch.compiler.set_stance("force_eager"):
             with tap.recording(stopping=tap.stops):
                 call(model, example)
+            tap.check_places()
             return tap.calls()[0]
     finally:
         for module, training in modes.items():
