@@ -21,6 +21,7 @@ from ..clrl import ContrastiveAuxiliary
 from ..clrl.exploration import NoveltyBonus
 from ..core.check import number, whole
 from ..core.files import read_json, write_json
+from ..core.interruption import INTERRUPTED
 from ..core.preset import EXCHANGED, exchanged_on_line
 from ..core.provenance import versions
 from .agent import make_agent
@@ -29,7 +30,6 @@ from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .recording import Checkpoints, Clock, Episodes, ProgressBar, Stop, go_on_with_evaluations, progress_logger
 from .result import completed, read_episodes, show
 
-INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 SECTIONS = {
     "evaluation": "evaluation.every=null evaluates at the end only",
     "checkpoint": "checkpoint.every=null saves at the end only",

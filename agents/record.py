@@ -21,13 +21,11 @@ from ..core.check import whole
 from ..core.data.area import grey, resize_by_area
 from ..core.data.growing import Growing
 from ..core.files import UNFINISHED, whole_folder, write_json
-from ..core.interruption import Interruption
+from ..core.interruption import INTERRUPTED, Interruption
 from ..core.provenance import versions
 from .environments import Factory
 from .player import Player
 from .recorded import show
-
-INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 
 
 def main(cfg: DictConfig) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+INTERRUPTED = 130
+"""Exit code after SIGINT, as shells have it."""
+
 
 class Interruption:
     """Notes SIGINT and SIGTERM instead of dying of them; a second signal acts as it would have without us.

@@ -10,6 +10,7 @@ from typing import Any
 LIBRARIES = (
     "contraux", "torch", "torchvision", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy", "scipy",
     "hydra-core", "safetensors", "accelerate", "timm", "datasets", "huggingface_hub", "scikit-learn",
+    "diffusers", "torch-fidelity", "torchmetrics",
 )  # fmt: skip
 PACKAGE = Path(__file__).resolve().parent.parent
 

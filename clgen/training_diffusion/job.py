@@ -1,6 +1,5 @@
 """`contraux diffusion`: train one denoiser into one run folder. `configs/diffusion.yaml` describes what it reads."""
 
-import json
 import logging
 import os
 import time
@@ -17,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...core.check import number, whole
 from ...core.files import write_json
-from ...core.pretraining.job import in_turn, name_of, shared
+from ...core.interruption import INTERRUPTED
 from ...core.pretraining.result import without_hydra
 from ...core.provenance import versions
 from ...core.training import checkpoint
+from ...core.training.run_folder import in_turn, name_of, refuse_finished, refuse_used, shared
 from ...core.training.state import shared_state
 from ..attach import attach
 from ..auxiliary import Auxiliary
@@ -30,8 +30,6 @@ from .grids import Grids
 from .pipeline import FOLDER, save_pipeline
 from .result import show
 from .trainer import Trained, Trainer
-
-INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 
 
 def main(cfg: DictConfig) -> None:
@@ -63,7 +61,7 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         raise ValueError(f"{missing} must be given: {missing}=…")
     whole("seed", cfg.seed)
     resume = bool(cfg.resume)
-    (refuse_finished if resume else refuse_used)(run)
+    (refuse_finished if resume else refuse_used)(run, FOLDER)
     state = PartialState()
     identity = {
         "model": name_of(cfg.model),
@@ -78,8 +76,8 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
     state.wait_for_everyone()
     try:
-        images = in_turn(lambda: load(cfg, "train"))  # type: ignore[arg-type, return-value]
-        trainer = instantiate(cfg, images, run)  # type: ignore[arg-type]
+        images = in_turn(lambda: load(cfg, "train"))
+        trainer = instantiate(cfg, images, run)
         result = {**train(trainer, cfg, run, resume=resume), **identity}
     except Exception as error:
         if state.is_main_process:
@@ -186,20 +184,3 @@ def auxiliary_of(cfg: DictConfig, model: torch.nn.Module) -> Auxiliary | None:
         return None
     at: Any = OmegaConf.to_container(cfg.at) if OmegaConf.is_config(cfg.at) else cfg.at
     return attach(model, at=at, objective=cfg.objective, trusted=True)  # the line or the file was looked at before
-
-
-def refuse_used(run: Path) -> None:
-    """Raise ValueError where a folder already holds a run, so that none is overwritten."""
-    if checkpoint.position(run) is not None:
-        raise ValueError(f"{run} already holds a run: resume={run} goes on with it, or give another hydra.run.dir")
-    if (run / FOLDER).exists():
-        raise ValueError(f"{run} already holds a run, which is completed: give another hydra.run.dir")
-
-
-def refuse_finished(run: Path) -> None:
-    """Raise ValueError where nothing is left to do, or there is no checkpoint to resume from."""
-    path = run / "result.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("status") == "completed":
-        raise ValueError(f"the run in {run} is completed: its pipeline is {run / FOLDER}")
-    if checkpoint.position(run) is None:
-        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")

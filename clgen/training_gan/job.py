@@ -1,6 +1,5 @@
 """`contraux gan`: train one GAN into one run folder. `configs/gan.yaml` describes what it reads."""
 
-import json
 import logging
 import os
 import time
@@ -19,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from ...core.check import whole
 from ...core.data import DataSet
 from ...core.files import write_json
+from ...core.interruption import INTERRUPTED
 from ...core.preset import option
-from ...core.pretraining.job import in_turn, name_of, shared
 from ...core.pretraining.result import without_hydra
 from ...core.provenance import versions
 from ...core.training import checkpoint
+from ...core.training.run_folder import in_turn, name_of, refuse_finished, refuse_used, shared
 from ...core.training.state import shared_state
 from ..attach import attach
 from ..auxiliary import Auxiliary
@@ -33,8 +33,6 @@ from .players import Backbone
 from .result import show
 from .saving import save_part
 from .trainer import Trainer
-
-INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 
 
 def main(cfg: DictConfig) -> None:
@@ -62,7 +60,7 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         raise ValueError(f"{missing} must be given: {missing}=…")
     whole("seed", cfg.seed)
     resume = bool(cfg.resume)
-    (_refuse_finished if resume else _refuse_used)(run)
+    (refuse_finished if resume else refuse_used)(run, "generator")
     state = PartialState()
     identity = {"method": name_of(cfg.method.module), "data": name_of(cfg.data), "seed": cfg.seed}
     if state.is_main_process:
@@ -243,20 +241,3 @@ def _found(module: Mapping[str, Any]) -> Any:
 def _plain(node: DictConfig) -> dict[str, Any]:
     found = OmegaConf.to_container(node, resolve=True)
     return {str(key): value for key, value in found.items() if key != "_partial_"}  # type: ignore[union-attr]
-
-
-def _refuse_used(run: Path) -> None:
-    """Raise ValueError where a folder already holds a run, so that none is overwritten."""
-    if checkpoint.position(run) is not None:
-        raise ValueError(f"{run} already holds a run: resume={run} goes on with it, or give another hydra.run.dir")
-    if (run / "generator").exists():
-        raise ValueError(f"{run} already holds a run, which is completed: give another hydra.run.dir")
-
-
-def _refuse_finished(run: Path) -> None:
-    """Raise ValueError where nothing is left to do, or there is no checkpoint to resume from."""
-    path = run / "result.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("status") == "completed":
-        raise ValueError(f"the run in {run} is completed: its generator is {run / 'generator'}")
-    if checkpoint.position(run) is None:
-        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")

@@ -1,18 +1,15 @@
 """`contraux pretrain`: train one encoder into one run folder. `configs/pretrain.yaml` describes what it reads."""
 
-import json
 import logging
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra.utils
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -23,15 +20,16 @@ from ..encoders import PretrainedEncoder, describe
 from ..evaluation import evaluate, features
 from ..evaluation.picture import draw
 from ..files import write_json
+from ..interruption import INTERRUPTED
 from ..preset import EXCHANGED, exchanged_on_line, option
 from ..provenance import versions
 from ..training import checkpoint
+from ..training.run_folder import in_turn, name_of, refuse_finished, refuse_used, shared
 from ..training.state import shared_state
 from .pictures import draw_views
 from .result import show, without_hydra
 from .trainer import Trained, Trainer
 
-INTERRUPTED = 130  # exit code after SIGINT, as shells have it
 SIZES = ((16, "small_cnn", "digits"), (64, "resnet18", "cifar"))
 """Up to this many pixels, this encoder and these views; above, resnet50 and mocov2."""
 
@@ -61,7 +59,7 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         raise ValueError(f"{missing} must be given: {missing}=…")
     whole("seed", cfg.seed)
     resume = bool(cfg.resume)
-    (refuse_finished if resume else refuse_used)(run)
+    (refuse_finished if resume else refuse_used)(run, "encoder")
     state = PartialState()
     identity = {"method": name_of(cfg.method), "data": name_of(cfg.data), "seed": cfg.seed}
     if state.is_main_process:
@@ -193,58 +191,3 @@ def with_parts(cfg: DictConfig) -> DictConfig:
     module = OmegaConf.create({"module": cfg.method.objective})
     objective = exchanged_on_line(module, parts, words, "method.objective").module
     return OmegaConf.create({**cfg, "method": {**cfg.method, "objective": objective}})
-
-
-def shared(run: Path) -> Path:
-    """Return the main process's run folder; folders that the others began a second later are removed."""
-    found = [str(run)]
-    broadcast_object_list(found)
-    folder = Path(found[0])
-    if folder != run and {path.name for path in run.iterdir()} <= {".hydra"}:
-        shutil.rmtree(run)
-        if {path.name for path in run.parent.iterdir()} == {"multirun.yaml"}:  # a sweep's folder of another second
-            shutil.rmtree(run.parent)
-    return folder
-
-
-def in_turn(load: Callable[[], DataSet]) -> DataSet:
-    """Load data first in the main process, then in the first of each node, then in the others.
-
-    So what has to be downloaded is downloaded once, whether nodes share their disks or not.
-    """
-    state = PartialState()
-    own = 0 if state.is_main_process else 1 if state.is_local_main_process else 2
-    found: DataSet | None = None
-    error: Exception | None = None
-    for turn in range(3):
-        if turn == own:
-            try:
-                found = load()
-            except Exception as caught:  # the others still wait for their turn, and will find the same
-                error = caught
-        state.wait_for_everyone()
-    if found is None:
-        raise error or RuntimeError("no data were loaded")
-    return found
-
-
-def name_of(node: Mapping[str, Any] | None) -> str:
-    """Return the last part of a node's `_target_`, for people."""
-    return str((node or {}).get("_target_", "none")).rpartition(".")[2]
-
-
-def refuse_used(run: Path) -> None:
-    """Raise ValueError where a folder already holds a run, so that none is overwritten."""
-    if checkpoint.position(run) is not None:
-        raise ValueError(f"{run} already holds a run: resume={run} goes on with it, or give another hydra.run.dir")
-    if (run / "encoder").exists():
-        raise ValueError(f"{run} already holds a run, which is completed: give another hydra.run.dir")
-
-
-def refuse_finished(run: Path) -> None:
-    """Raise ValueError where nothing is left to do, or there is no checkpoint to resume from."""
-    path = run / "result.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("status") == "completed":
-        raise ValueError(f"the run in {run} is completed: its encoder is {run / 'encoder'}")
-    if checkpoint.position(run) is None:
-        raise ValueError(f"resume needs a run folder with a checkpoint, and {run} has none: start the run anew")
