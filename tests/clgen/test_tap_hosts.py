@@ -257,7 +257,7 @@ def deep_step(reentrant, penalty, method, at, stop_at):
     torch.manual_seed(0)
     disc = Deep(reentrant).double()
     aux = attach(disc, at=at, objective=method, example=images().double(), stop_at=stop_at)
-    loss = disc(images(B, 3).double()).square().mean() if penalty == "before" else 0.0
+    loss = disc(images(B, 3).double()).square().mean() if penalty in ("before", "inside") else 0.0
     with aux:
         real, fake = disc(images(B, 1).double()), disc(images(B, 2).double())
     loss = loss + real.mean() - fake.square().mean() + aux.loss()
