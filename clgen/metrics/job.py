@@ -21,7 +21,7 @@ from .extractor import ExtractorFactory, Reals, made
 from .networks import inception, pretrained
 from .report import show, write
 from .samples import read_samples
-from .suite import Settings, evaluate_images
+from .suite import Settings, checked, evaluate_images
 
 
 def main(cfg: DictConfig) -> None:
@@ -48,6 +48,7 @@ def main(cfg: DictConfig) -> None:
     size = side_of(samples.tensor)
     real = images_of(whole_set, size)
     other = None if cfg.held_out is None else images_of(data(split=cfg.held_out), size)
+    checked(real, samples.tensor, samples.labels, other, settings)  # here, before a classifier is trained
     by_split = {cfg.reference: real, cfg.held_out: other}
     reals = Reals(
         by_split.get("train") or images_of(data(split="train"), size), by_split.get("test"), name_of(cfg.data)
@@ -75,8 +76,8 @@ def factories_of(cfg: DictConfig) -> list[ExtractorFactory]:
     chosen: list[Callable[[Reals], Any]] = [
         hydra.utils.instantiate(node, _convert_="all") for node in cfg.extractors.values() if node is not None
     ]
-    if cfg.encoder is not None:
-        chosen.append(partial(pretrained, checkpoint=cfg.encoder))
+    if cfg.pretrained is not None:
+        chosen.append(partial(pretrained, checkpoint=cfg.pretrained))
     if cfg.inception is not None:
         chosen.append(partial(inception, weights=cfg.inception))
     return cast("list[ExtractorFactory]", chosen)

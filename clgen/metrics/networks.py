@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,18 @@ class Inception(nn.Module):
             raise ValueError("Inception needs torch-fidelity: pip install 'contraux[generative]'") from error
         self.name = name
         try:
-            torch.load(weights, weights_only=True, map_location="cpu")  # torch-fidelity would run any pickle
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on the age of a pickle, which is refused anyway
+                torch.load(weights, weights_only=True, map_location="cpu")  # torch-fidelity would run any pickle
             self.network = FeatureExtractorInceptionV3(
                 name, [INCEPTION_FEATURES], feature_extractor_weights_path=str(weights)
             )
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            unsafe = isinstance(error, pickle.UnpicklingError)  # torch then recommends to load it all the same
+            reason = "it holds more than arrays, and nothing of it was run" if unsafe else " ".join(str(error).split())
             raise ValueError(
                 f"weights must be torch-fidelity's file of the Inception network, and {str(weights)!r} is not: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"{reason[:200]}"
             ) from error
 
     def forward(self, images: Tensor) -> Extracted:

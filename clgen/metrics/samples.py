@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ...core.data.arrays import images_first
-from ...core.data.folder import images_below
+from ...core.data.folder import IMAGES, images_below
 from ...core.data.mapped import Mapped, channels_last, whole_array
 from ..images import as_float, class_folder, resized
 
@@ -58,6 +58,10 @@ def read_samples(
         if labels is not None:
             raise ValueError(f"labels belong to an array, and the folder {path} has them as subfolders")
         return _folder(path, channels, classes, size)
+    if not path.exists():
+        raise ValueError(f"samples must be a folder of pictures or an .npy file, and {str(path)!r} is not there")
+    if path.suffix.lower() in IMAGES:
+        raise ValueError(f"samples must be a folder of pictures or an .npy file, not one picture, got {str(path)!r}")
     array = Mapped(path).array
     if array.ndim not in (3, 4) or len(array) == 0:
         raise ValueError(f"samples must be (M, H, W), (M, H, W, C) or (M, C, H, W), got {array.shape} in {str(path)!r}")

@@ -99,7 +99,8 @@ def evaluate_images(
         * `metrics`: a number by name, such as `frechet/digits_cnn`, over all images. By every extractor `frechet`,
           `kernel`, `precision`, `recall`, `density`, `coverage`, and `intra_class_frechet` with labels; by a classifier
           of the data also `class_variation`, `missing_classes`, and `class_agreement` with labels;
-        * `same_n`, `floor`: `{mean, sd}` by the same names;
+        * `same_n`, `floor`: `{mean, sd}` by the same names, without `intra_class_frechet` where a draw has no class
+          with enough images;
         * `spread`: sd over the kernel distance's subsets;
         * `counts`: `real`, `fake`, `held_out`, `same_n`, `draws`;
         * `classes`: of each classifier, the shares of the real and fake images by class;
@@ -110,16 +111,13 @@ def evaluate_images(
         ValueError: images or labels that do not fit, too few images, or a number out of range.
     """
     settings = Settings() if settings is None else settings
-    _check(real, fake, labels, held_out)
+    size = checked(real, fake, labels, held_out, settings)
     own = np.full(len(fake), -1) if labels is None else labels.cpu().numpy()
-    size = _same_n(len(fake), len(real.tensor), None if held_out is None else len(held_out.tensor))
-    if size < max(SMALLEST, settings.k + 1):
-        raise ValueError(f"metrics need at least {max(SMALLEST, settings.k + 1)} images on each side, got {size}")
     found: dict[str, Any] = {
         "metrics": {}, "same_n": {}, "floor": {}, "spread": {},
         "counts": {
             "real": len(real.tensor), "fake": len(fake), "held_out": 0 if held_out is None else len(held_out.tensor),
-            "same_n": size, "draws": whole("draws", settings.draws, 1),
+            "same_n": size, "draws": settings.draws,
         },
         "classes": {}, "extractors": {}, "notes": [],
     }  # fmt: skip
@@ -195,6 +193,8 @@ def _add(
     for which, values_by_draw in _draws(sides, size, known, settings).items():
         for metric in values_by_draw[0]:
             drawn = [own[metric] for own in values_by_draw if metric in own]
+            if len(drawn) < len(values_by_draw):
+                continue  # a distance within classes, of which some draws have too few images
             found[which][f"{metric}/{name}"] = {"mean": float(np.mean(drawn)), "sd": float(np.std(drawn))}
     if "intra_class_frechet" not in values and (sides["fake"].labels >= 0).any():
         found["notes"].append(f"no intra-class distance by {name}: no class has {LEAST} images on both sides")
@@ -221,10 +221,6 @@ def _draws(
     return found
 
 
-def _same_n(fakes: int, reals: int, held_out: int | None) -> int:
-    return min(fakes, reals // 2) if held_out is None else min(fakes, reals, held_out)
-
-
 def _shares(side: Side, classes: Sequence[str]) -> np.ndarray:
     predicted = side.seen.predicted
     return class_shares(np.empty(0, int) if predicted is None else predicted, len(classes))
@@ -240,7 +236,31 @@ def _some(rows: np.ndarray, most: int, random: np.random.Generator) -> np.ndarra
     return rows if len(rows) <= most else rows[random.choice(len(rows), most, replace=False)]
 
 
-def _check(real: Images, fake: Tensor, labels: Tensor | None, held_out: Images | None) -> None:
+def checked(real: Images, fake: Tensor, labels: Tensor | None, held_out: Images | None, settings: Settings) -> int:
+    """Return how many images each side has at the same N; the arguments are those of :func:`evaluate_images`.
+
+    Raises:
+        ValueError: see there.
+    """
+    _check_settings(settings)
+    _check_images(real, fake, labels, held_out)
+    reals = len(real.tensor)
+    size = min(len(fake), reals // 2) if held_out is None else min(len(fake), reals, len(held_out.tensor))
+    least = max(SMALLEST, settings.k + 1)
+    if size < least:
+        raise ValueError(f"metrics need at least {least} images on each side, got {size}")
+    return size
+
+
+def _check_settings(settings: Settings) -> None:
+    k = whole("k", settings.k, 1)
+    for name, least in (("rows", k + 1), ("subsets", 1), ("draws", 1), ("seed", 0)):
+        whole(name, getattr(settings, name), least)
+    if settings.subset_size is not None:
+        whole("subset_size", settings.subset_size, 2)
+
+
+def _check_images(real: Images, fake: Tensor, labels: Tensor | None, held_out: Images | None) -> None:
     wanted = real.tensor.shape[1:]
     for name, images in (("fake", fake), ("held_out", fake if held_out is None else held_out.tensor)):
         if images.ndim != 4 or images.shape[1:] != wanted:

@@ -1,6 +1,7 @@
 """`contraux extractor`: train the classifier that metrics look at images with: `configs/extractor.yaml`."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra.utils
@@ -12,7 +13,7 @@ from ...core.check import whole
 from ...core.data.protocol import DataFactory
 from ..images import images_of
 from .classifier import Classifier
-from .extractor import Reals
+from .extractor import NoLabels, Reals
 from .job import name_of
 
 
@@ -34,9 +35,11 @@ def main(cfg: DictConfig) -> None:
     if folder.exists():
         raise ValueError(f"folder must be new, and {folder} is there already: remove it to train again")
     begun = time.perf_counter()
-    found: Classifier = hydra.utils.instantiate(cfg.classifier, _convert_="all")(
-        Reals(train, test, name), folder=folder
-    )
+    make: Callable[..., Classifier] = hydra.utils.instantiate(cfg.classifier, _convert_="all")
+    try:
+        found = make(Reals(train, test, name), folder=folder)
+    except NoLabels as error:  # which only a report can do without
+        raise ValueError(str(error)) from error
     held_out = found.metadata["held_out"]
     accuracy = "not measured" if held_out is None else f"{100 * held_out:.2f} %"
     Console(highlight=False).print(
