@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -418,6 +420,19 @@ def test_a_classifier_of_other_classes_says_nothing_of_shares(reals, networks, h
     renamed = reals.train._replace(classes=tuple("abcdefghij"))
     found = evaluate_images(renamed, halves[1].tensor, networks[:1], settings=FEW)
     assert found["classes"] == {} and not any("class" in name for name in found["metrics"])
+
+
+def test_the_python_of_the_page_runs():
+    """With a classifier that is there already, smaller than the one the page trains."""
+    page = Path(__file__).resolve().parents[3] / "docs/generative_metrics.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    small = Reals(images_of(digits("train"), 16), images_of(digits("test"), 16), "digits")
+    classifier(small, folder="extractors/digits_16", width=8, steps=1)
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+    assert len(blocks) == 3 and 0 < names["found"]["floor"]["frechet/digits_cnn"]["mean"] < 1e3
+    assert names["x"].shape == (len(small.train.labels), 64) and names["fakes"].shape == (300, 1, 16, 16)
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
