@@ -1,5 +1,6 @@
 """Every YAML says something that exists, and every option composes into the jobs."""
 
+import functools
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,11 +44,13 @@ JOBS = (
     "rl", "compare", "pretrain", "evaluate", "record", "probe", "gan", "sample", "diffusion", "compare-gan",
     "compare-diffusion",
 )  # fmt: skip
+COMPARED = {"compare": "rl", "compare-gan": "gan", "compare-diffusion": "diffusion"}
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 GENERATIVE = {"digits_gan": "compare-gan", "digits_diffusion": "compare-diffusion"}
 OF_THE_AUXILIARY = {"method", "objective", "weight", "generator_weight", "at"}
 
 
+@functools.cache
 def groups_of(job: str) -> dict[str, str]:
     """The folders of the groups that a job chooses from, as Hydra names them: `gan/method` as `gan/method@method`.
 
@@ -126,9 +129,22 @@ def has(job: str, option: str) -> bool:
     return group in groups_of(job) and (group != "experiment" or job in hosts)
 
 
+def options_of(job: str) -> list[str]:
+    """The options of a job; of a comparison its own and one of each group that is the compared job's."""
+    found = [option for option in OPTIONS if has(job, option)]
+    inherited = groups_of(COMPARED[job]) if job in COMPARED else {}
+    first = {option.partition("=")[0]: option for option in reversed(found)}.values()
+    return [option for option in found if option.partition("=")[0] not in inherited or option in first]
+
+
+def test_comparisons_have_the_groups_of_what_they_compare():
+    for job, base in COMPARED.items():
+        assert groups_of(base).items() <= groups_of(job).items()
+
+
 @pytest.mark.parametrize(
     ("job", "option"),
-    [(job, option) for job in JOBS for option in OPTIONS if has(job, option)],
+    [(job, option) for job in JOBS for option in options_of(job)],
 )
 def test_every_option_composes(job, option):
     group, _, name = option.partition("=")
@@ -185,6 +201,7 @@ def test_every_part_takes_the_place_of_every_objectives_own(objective, option):
         assert objective_of(config, 128).dim == 128  # what queue and bilinear are set to
 
 
+@functools.cache
 def arms_of(experiment: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What `compare` says, and the settings of each arm."""
     job = job_of(experiment)
