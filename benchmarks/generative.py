@@ -4,7 +4,7 @@
 
 Steps are those of the jobs `contraux gan` and `contraux diffusion`, taken by their engines on the digits: augmented
 views, forward passes, losses, metrics, backward, optimizer, moving averages. Every arm has a model of its own. In each
-repetition every arm takes some steps, in an order that is drawn anew, and a ratio is one of the same repetition; the
+repetition every arm takes some steps next to its base, in an order that is drawn anew, and a ratio is of these; the
 table gives the median and its 95 % interval by order statistics (the range below 6 repetitions). What is timed is time
 of this thread, so that the machine's other work mostly is left out; on a GPU it is wall time between synchronisations.
 
@@ -245,18 +245,33 @@ def denoiser_arms(only: Iterable[str], kind: str, images: Images, batch: int, ac
     return [*bases.values(), *objectives]
 
 
-def measure(arms: list[Arm], reps: int, steps: int, clock: Clock) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of a step in each repetition, all of it and without what is aside. CDL takes a seventh of them."""
-    seconds: dict[str, list[tuple[float, float]]] = {arm.name: [] for arm in arms}
+def measure(arms: list[Arm], reps: int, steps: int, clock: Clock) -> list[dict[str, Any]]:
+    """One row an arm. Who is compared takes turns at once, every other time the other way round."""
+    named = {arm.name: arm for arm in arms}
+    found: dict[str, list[dict[str, tuple[float, float]]]] = {arm.name: [] for arm in arms}
     order, draw = list(arms), random.Random(0)
     for rep in range(reps):
         draw.shuffle(order)
         for arm in order:
-            if arm.name == "cdl" and rep % 7:
-                seconds[arm.name].append((float("nan"), float("nan")))
-                continue
-            seconds[arm.name].append(seconds_of(arm, steps, clock))
-    return seconds
+            if arm.name != "cdl" or rep % 7 == 0:
+                names = list(dict.fromkeys([arm.base, arm.name, *([arm.equal] if arm.equal else [])]))
+                turns = names if rep % 2 else names[::-1]
+                found[arm.name].append({name: seconds_of(named[name], steps, clock) for name in turns})
+
+    def ratios(arm: Arm, base: str, which: int) -> list[float]:
+        return interval([taken[arm.name][which] / taken[base][which] for taken in found[arm.name]])
+
+    return [
+        {
+            "arm": arm.name,
+            "rows": list(arm.rows),
+            "step": ratios(arm, arm.base, 0),
+            "alone": ratios(arm, arm.base, 1),
+            "equal": None if arm.equal is None else ratios(arm, arm.equal, 1),
+            "milliseconds": 1000 * statistics.median(taken[arm.name][0] for taken in found[arm.name]),
+        }
+        for arm in arms
+    ]
 
 
 def seconds_of(arm: Arm, steps: int, clock: Clock) -> tuple[float, float]:
@@ -270,31 +285,9 @@ def seconds_of(arm: Arm, steps: int, clock: Clock) -> tuple[float, float]:
 
 def interval(ratios: list[float]) -> list[float]:
     """Median and its 95 % interval: order statistics, or the range of too few."""
-    ordered = sorted(ratio for ratio in ratios if ratio == ratio)
+    ordered = sorted(ratios)
     out = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)) - 1, 0)
     return [statistics.median(ordered), ordered[out], ordered[-1 - out]]
-
-
-def rows_of(
-    arms: list[Arm], seconds: dict[str, list[tuple[float, float]]], host: str, batch: int
-) -> list[dict[str, Any]]:
-    """One row an arm."""
-
-    def ratios(arm: str, base: str, which: int) -> list[float]:
-        return interval([own[which] / other[which] for own, other in zip(seconds[arm], seconds[base], strict=True)])
-
-    return [
-        {
-            "host": host,
-            "arm": arm.name,
-            "rows": [count / batch for count in arm.rows],
-            "step": ratios(arm.name, arm.base, 0),
-            "alone": ratios(arm.name, arm.base, 1),
-            "equal": None if arm.equal is None else ratios(arm.name, arm.equal, 1),
-            "milliseconds": 1000 * statistics.median(whole for whole, _ in seconds[arm.name] if whole == whole),
-        }
-        for arm in arms
-    ]
 
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
@@ -338,7 +331,10 @@ def run(host: str, size: int, arguments: argparse.Namespace, accelerator: Accele
     if arguments.profile:
         profiled(arms, steps)
         return []
-    rows = rows_of(arms, measure(arms, arguments.reps, steps, clock), f"{host} {size}", batch)
+    rows = measure(arms, arguments.reps, steps, clock)
+    for row in rows:
+        row |= {"host": host, "size": size, "batch_size": batch, "steps": steps}
+        row["rows"] = [count / batch for count in row["rows"]]
     made = f"width {arguments.width}, {arguments.augment}, " if host == "gan" else ""
     timed = "one thread" if arguments.device == "cpu" else "one GPU"
     title = f"{host}, {size} pixels, {made}batch {batch}, {timed}, {arguments.reps} repetitions of {steps} steps"
