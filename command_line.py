@@ -113,10 +113,13 @@ def _vouched_for(name: str) -> bool:
     if not name.startswith(VOUCHED_FOR):
         return False
     try:
-        module = getattr(get_object(name), "__module__", None) or ""
+        found = get_object(name)
     except (ImportError, ValueError):
         return True  # it runs nothing, and Hydra will say that it does not exist
-    return module.startswith(VOUCHED_FOR) and module != "contraux.core.preset"  # which can run what it is told
+    from .core.preset import made_for_configs  # here: it takes torch, and `--help` needs none of it
+
+    module = getattr(found, "__module__", None) or ""
+    return module.startswith(VOUCHED_FOR) and (not name.startswith("contraux.") or made_for_configs(name, found))
 
 
 def _quoted(path: Path) -> str:

@@ -8,12 +8,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from inspect import isclass, isfunction
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from .check import choice
 from .kernels.entry import takes
@@ -163,8 +166,8 @@ def option(group: str, name: str) -> DictConfig:
 def build(config: Any, *, trusted: bool = False) -> Any:
     """Return the object that one node of a config describes by its `_target_` (Hydra's `instantiate`).
 
-    A config is code: it can call whatever it names. Unless it is `trusted`, every `_target_` in it must be a class or
-    function that contraux defines for configs; not, for example, a class's `load`, which reads pickles.
+    A config is code: it can call whatever it names. Unless it is `trusted`, every `_target_` in it must be a module of
+    contraux or something that its own YAMLs name; not, for example, a class's `load`, which reads pickles.
 
     Args:
         config: a mapping with `_target_`, for example `preset("curl").module`.
@@ -199,9 +202,30 @@ def _ours(target: Any) -> bool:
     if not isinstance(target, str) or not target.startswith(PARTS):
         return False
     found = _found(target)
-    module = getattr(found, "__module__", None) or ""
     plain = isclass(found) or (isfunction(found) and "." not in found.__qualname__)
-    return plain and module.startswith(PARTS) and module != __name__  # this module can run what it was not shown
+    return plain and found.__module__.startswith(PARTS) and made_for_configs(target, found)
+
+
+def made_for_configs(target: str, found: Any) -> bool:
+    """Return whether a config may name something of contraux: a module, or what one of its own YAMLs names.
+
+    Other functions of ours may write files or build configs of their own, which nobody looked at.
+    """
+    return (isclass(found) and issubclass(found, nn.Module)) or target in _named_by_yamls()
+
+
+@cache
+def _named_by_yamls() -> frozenset[str]:
+    texts = (path.read_text(encoding="utf-8") for path in _yamls(files(PACKAGE) / "configs"))
+    return frozenset(name for text in texts for name in re.findall(rf"\b{PACKAGE}\.[\w.]*\w", text))
+
+
+def _yamls(folder: Traversable) -> Iterator[Traversable]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _yamls(entry)
+        elif entry.name.endswith(".yaml"):
+            yield entry
 
 
 def _found(target: str) -> Any:
