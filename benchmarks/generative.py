@@ -131,6 +131,7 @@ def gan_arm(
     if method is not None:
         example: Any = (images.tensor[:2], torch.zeros(2, dtype=torch.long)) if told else images.tensor[:2]
         overrides = ["module.classes=10"] if method in ("contragan", "reacgan") else []
+        overrides += [f"module.size={len(images.tensor) // 20}"] if method == "insgen" else []
         places = {"local": discriminator.taps["local"], "global": "body"} if method == "infomax" else "body"
         auxiliary = attach(discriminator, places, method, example=example, overrides=overrides)
     augmentation = hydra.utils.instantiate(option("gan/augment", augment), _convert_="all")

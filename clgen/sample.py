@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise ValueError("checkpoint must be given: checkpoint=RUN_FOLDER")
     choice("device", cfg.device, ("auto", "cpu"))
-    generator = _generator(Path(str(cfg.checkpoint)), bool(cfg.ema))
+    generator = _generator(Path(str(cfg.checkpoint)), cfg.ema)
     n = whole("n", cfg.n, 1)
     labels = labels_of(generator, n, cfg.classes)
     device = shared_state(cfg.device).device
@@ -72,9 +72,24 @@ def _number(one: Any, names: Sequence[str], count: int) -> int:
     raise ValueError(f"classes must be among {', '.join(names)}, or numbers below {count}, got {one!r}")
 
 
-def _generator(run: Path, average: bool) -> nn.Module:
+def _generator(run: Path, average: Any) -> nn.Module:
+    """Return the moving average that a run left, or the generator of its last step.
+
+    Raises:
+        ValueError: `average` is no bool, or the folder holds the other one.
+    """
+    if not isinstance(average, bool):
+        raise ValueError(f"ema must be true or false, got {average!r}")
     last = run / "generator_last"
-    return load_generator(last if not average and last.is_dir() else run)
+    generator = load_generator(last if not average and last.is_dir() else run)
+    found: Any = generator.average
+    if found is not None and found is not average:
+        holds, other = ("the moving average", "false") if found else ("the generator of the last step", "true")
+        raise ValueError(
+            f"ema={other} must find that generator, and {str(run)!r} holds {holds}: checkpoint=RUN_FOLDER, or "
+            f"ema={str(found).lower()}"
+        )
+    return generator
 
 
 def _write(cfg: DictConfig, images: Tensor, labels: Tensor | None, generator: nn.Module) -> str:

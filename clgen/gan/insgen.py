@@ -12,6 +12,7 @@ import torch
 from ...core.check import number
 from ...core.objectives import Contrastive
 from ...core.pairs import Outcome, Pairs
+from ...core.samplers import Queue
 from ..method import Context, Features, GenerativeMethod, Sizes
 from .outcomes import weighted
 
@@ -36,8 +37,10 @@ class InsGen(GenerativeMethod):
 
     Args:
         sizes: of the tap `features`.
-        objective: `objective(dim, momentum=...) -> Contrastive` whose sampler is a `Queue`; called once for real and
-            once for fake.
+        objective: `objective(dim, momentum=..., sampler=...) -> Contrastive`; called once for real and once for fake.
+        queue: `queue(size=...) -> Queue` of the dimension that the objective compares.
+        size: keys that each queue remembers, >= 1; the paper's is a twentieth of the data. Much larger than the data,
+            old keys of an image itself would be among its negatives.
         momentum: in [0, 1), of the copies of discriminator and heads.
         fake_weight: >= 0, of the fakes' loss beside that of the real images.
         generator_weight: >= 0, of the fakes' loss in the generator's phase.
@@ -55,6 +58,8 @@ class InsGen(GenerativeMethod):
         sizes: Sizes,
         *,
         objective: Callable[..., Any],
+        queue: Callable[..., Queue],
+        size: int | None,
         momentum: float = 0.999,
         fake_weight: float = 1.0,
         generator_weight: float = 0.1,
@@ -64,7 +69,13 @@ class InsGen(GenerativeMethod):
         self.momentum = number("momentum", momentum, 0.0, 1.0, below=True)
         self.fake_weight = number("fake_weight", fake_weight, 0.0)
         self.generator_weight = number("generator_weight", generator_weight, 0.0)
-        self.real, self.fake = (objective(dim, momentum=self.momentum) for _ in range(2))
+        if size is None:
+            raise ValueError(
+                "size must be how many keys InsGen's queues remember, a twentieth of the data in the paper, got None: "
+                'attach(..., overrides=["module.size=N"])'
+            )
+        sampler = queue(size=size)  # each objective copies it
+        self.real, self.fake = (objective(dim, momentum=self.momentum, sampler=sampler) for _ in range(2))
 
     def forward(self, features: Features, context: Context) -> Outcome:
         """Return the sum of both losses; metrics of each under `real/` and `fake/`."""

@@ -80,13 +80,13 @@ class ADA(Augment):
             real: `(B,)` scores of this process's real images.
             step: of the discriminator, counted from 1.
         """
-        self.signs += real.sign().mean()
+        size, signs = rank_and_size()[1], real.sign().mean()
+        if size > 1:  # at each step: a checkpoint between two changes keeps one process's sum for all
+            dist.all_reduce(signs)
+        self.signs += signs / size
         if step % self.interval:
             return
-        size = rank_and_size()[1]
-        if size > 1:
-            dist.all_reduce(self.signs)
         change = len(real) * size * self.interval / self.images
-        sign = (self.signs / (self.interval * size) - self.target).sign()
+        sign = (self.signs / self.interval - self.target).sign()
         self.probability.add_(sign * change).clamp_(0, 1)
         self.signs.zero_()

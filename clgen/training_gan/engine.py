@@ -1,6 +1,7 @@
 """One step of each player. Shape legend: B images of this process, Z latent dimension."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from ...core.distributed.processes import rank_and_size
 from ...core.encoders import MomentumEncoder
+from ...core.training.optimizers import stepping
 from ..auxiliary import Auxiliary
 from .adversarial import Adversarial
 from .augment import Augment
@@ -62,8 +65,8 @@ class Engine:
         optimizers: of generator and of discriminator, whose second has the auxiliary's heads too.
         adversarial: their losses.
         draws: everything random.
-        weight: of the auxiliary in the discriminator's step.
-        generator_weight: of the auxiliary in the generator's step, where the method has a term for it; 0 leaves it out.
+        weight: of the auxiliary in the discriminator's step; 0 leaves it out, its gradient stop and extra images too.
+        generator_weight: of the auxiliary in the generator's step, where the method has a term for it; likewise.
         perturbation: standard deviation of what is added to latents for `fake_key` images (InsGen).
         conditional: whether the players are given labels.
     """
@@ -86,8 +89,11 @@ class Engine:
         self.weight, self.generator_weight, self.perturbation = weight, generator_weight, perturbation
         self.conditional = conditional
         self.one_call = not mixes_rows(players.discriminator)
-        self.method = None if players.auxiliary is None else players.auxiliary.method
-        self.terms = self.method is not None and bool(self.method.generator_roles) and generator_weight > 0
+        self.learns = [parameter for parameter in players.discriminator.parameters() if parameter.requires_grad]
+        auxiliary = players.auxiliary
+        self.auxiliary = auxiliary if weight > 0 else None
+        has_term = auxiliary is not None and bool(auxiliary.method.generator_roles) and generator_weight > 0
+        self.generator_auxiliary = auxiliary if has_term else None
 
     def discriminator_step(self, step: int, real: Tensor, labels: Tensor) -> Metrics:
         """Train the discriminator on one batch, and return what it found.
@@ -97,13 +103,12 @@ class Engine:
             real: `(B, C, H, W)`.
             labels: `(B,)`; the fakes are given the same.
         """
-        players, auxiliary = self.players, self.players.auxiliary
-        roles = () if self.method is None else self.method.roles
-        keys = () if self.method is None else self.method.key_roles
+        players, auxiliary = self.players, self.auxiliary
+        roles = () if auxiliary is None else auxiliary.method.roles
+        keys = () if auxiliary is None else auxiliary.method.key_roles
         latents = self.draws.normal("latents", step, self._latent())
         with torch.no_grad(), self.accelerator.autocast():
             images = self._images((*roles, *keys, "real", "fake"), "", step, real, latents, labels)
-        players.discriminator.requires_grad_(True)
         scores: dict[str, Tensor] = {}
         if auxiliary is not None:
             with auxiliary:
@@ -114,7 +119,8 @@ class Engine:
         game = self.adversarial.discriminator(scores["real"], scores["fake"])
         loss, found = game, {"discriminator": game.detach()}
         if auxiliary is not None:
-            own = auxiliary.loss(**self._context(keys, images, labels, generating=False))
+            method = auxiliary.method
+            own = self._own(auxiliary, (*method.context, *method.optional), keys, images, labels)
             loss = loss + self.weight * own
             found |= {"auxiliary": own.detach(), **{f"auxiliary/{k}": v for k, v in auxiliary.metrics.items()}}
         if self.adversarial.penalised:
@@ -133,31 +139,43 @@ class Engine:
             real: `(B, C, H, W)`, the discriminator's last batch, for losses and methods that look at real images.
             labels: `(B,)`, what the fakes are to be.
         """
-        players, auxiliary = self.players, self.players.auxiliary
-        roles = self.method.generator_roles if self.terms and self.method is not None else ()
-        keys = self.method.generator_key_roles if self.terms and self.method is not None else ()
+        players, auxiliary = self.players, self.generator_auxiliary
+        roles = () if auxiliary is None else auxiliary.method.generator_roles
+        keys = () if auxiliary is None else auxiliary.method.generator_key_roles
         latents = self.draws.normal("generator/latents", step, self._latent())
-        players.discriminator.requires_grad_(False)
         wanted = ("fake", *(("real",) if self.adversarial.paired else ()))
-        with self.accelerator.autocast():
-            images = self._images((*roles, *keys, *wanted), "generator/", step, real, latents, labels)
-        scores: dict[str, Tensor] = {}
-        if roles and auxiliary is not None:
-            with auxiliary.for_generator():
-                scores |= self._scores({role: images[role] for role in roles}, labels)
-        others = [role for role in wanted if role not in scores]
-        if others:
-            scores |= self._scores({role: images[role] for role in others}, labels)
-        loss = game = self.adversarial.generator(scores.get("real"), scores["fake"])
-        found = {"generator": game.detach()}
-        if roles and auxiliary is not None:
-            own = auxiliary.loss(**self._context(keys, images, labels, generating=True))
-            loss = loss + self.generator_weight * own
-            found["generator_auxiliary"] = own.detach()
-        self._update(0, loss, (players.generator,))
+        with self._discriminator_stands_still():
+            with self.accelerator.autocast():
+                images = self._images((*roles, *keys, *wanted), "generator/", step, real, latents, labels)
+            scores: dict[str, Tensor] = {}
+            if auxiliary is not None:
+                with auxiliary.for_generator():
+                    scores |= self._scores({role: images[role] for role in roles}, labels)
+            others = [role for role in wanted if role not in scores]
+            if others:
+                scores |= self._scores({role: images[role] for role in others}, labels)
+            loss = game = self.adversarial.generator(scores.get("real"), scores["fake"])
+            found = {"generator": game.detach()}
+            if auxiliary is not None:
+                own = self._own(auxiliary, auxiliary.method.generator_context, keys, images, labels)
+                loss = loss + self.generator_weight * own
+                metrics = {f"generator_auxiliary/{k}": v for k, v in auxiliary.metrics.items()}
+                found |= {"generator_auxiliary": own.detach(), **metrics}
+            self._update(0, loss, (players.generator,))
         momentum = min(players.average.momentum, (1 + step) / (10 + step))  # the first steps are soon forgotten
         players.average.update(players.generator, momentum)
         return found
+
+    @contextmanager
+    def _discriminator_stands_still(self) -> Iterator[None]:
+        """Let what the discriminator learns get no gradient; what its owner froze stays so afterwards."""
+        try:
+            for parameter in self.learns:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in self.learns:
+                parameter.requires_grad_(True)
 
     def _latent(self) -> int:
         return int(self.players.generator.latent)  # type: ignore[arg-type]
@@ -168,13 +186,13 @@ class Engine:
         """Return what each role sees: real images or fakes, each augmented by numbers of its own."""
         augment, found, fakes = self.players.augment, {}, None
         for role in dict.fromkeys(roles):
-            if role == "fake_key":
-                noise = self.draws.normal(f"{phase}perturbation", step, latents.shape[1])
-                moved = latents if phase else latents + self.perturbation * noise
+            if role == "fake_key" and not phase:
+                noise = self.draws.normal("perturbation", step, latents.shape[1])
                 with torch.no_grad():
-                    images = self._generated(moved, labels)
-            elif role == "fake":
-                images = fakes = self._generated(latents, labels) if fakes is None else fakes
+                    images = self._generated(latents + self.perturbation * noise, labels)
+            elif role in ("fake", "fake_key"):  # for the generator, keys are the same fakes
+                fakes = self._generated(latents, labels) if fakes is None else fakes
+                images = fakes if role == "fake" else fakes.detach()
             else:
                 images = real
             found[role] = augment(images, self.draws.uniform(f"{phase}{role}", step, augment.numbers))
@@ -199,16 +217,17 @@ class Engine:
         scores: Tensor = discriminator(images, labels) if self.conditional else discriminator(images)
         return scores.float().flatten() if scores.dtype != torch.float64 else scores.flatten()
 
-    def _context(
-        self, keys: Iterable[str], images: Mapping[str, Tensor], labels: Tensor, *, generating: bool
-    ) -> dict[str, Any]:
-        method = self.method
-        assert method is not None
-        named = method.generator_context if generating else (*method.context, *method.optional)
+    def _own(
+        self, auxiliary: Auxiliary, named: Iterable[str], keys: Iterable[str], images: Mapping[str, Tensor],
+        labels: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Return the method's loss, given what it takes by name; its momentum passes are in the run's precision."""
         context: dict[str, Any] = {"labels": labels} if "labels" in named else {}
         if "fake_labels" in named and self.conditional:
             context["fake_labels"] = labels
-        return {**context, **{key: (images[key], labels) if self.conditional else images[key] for key in keys}}
+        context |= {key: (images[key], labels) if self.conditional else images[key] for key in keys}
+        with self.accelerator.autocast():
+            return auxiliary.loss(**context)
 
     def _penalty(self, step: int, images: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         if step % self.adversarial.interval:
@@ -231,7 +250,7 @@ class Engine:
         if probability is not None:
             found["augment_probability"] = probability.clone()
         if self.adversarial.vanishing is not None:
-            game = self.adversarial.discriminator(real, fake)
+            game = averaged(self.adversarial.discriminator(real, fake))
             won = self.players.won
             won.copy_(torch.where(game < self.adversarial.vanishing, won + 1, 0.0))
             found["won"] = won.clone()
@@ -246,13 +265,25 @@ class Engine:
         self.accelerator.backward(loss)
         if self.accelerator.num_processes > 1:
             average_gradients(parameter for module in modules for parameter in module.parameters())
-        self.optimizers[which].step()
-        self.optimizers[which].zero_grad()
+        optimizer = self.optimizers[which]
+        with stepping(optimizer.param_groups[0]["lr"]):
+            optimizer.step()
+        optimizer.zero_grad()
 
 
 def mixes_rows(module: nn.Module) -> bool:
     """Return whether an image has a part in what comes of another of its batch, by batch norm."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def averaged(value: Tensor) -> Tensor:
+    """Return the mean of a detached value over processes."""
+    size = rank_and_size()[1]
+    if size == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / size
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

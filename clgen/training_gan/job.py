@@ -16,7 +16,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ...core.check import whole
-from ...core.data import DataSet
 from ...core.files import write_json
 from ...core.interruption import INTERRUPTED
 from ...core.preset import option
@@ -70,7 +69,8 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
     try:
         data = in_turn(lambda: hydra.utils.instantiate(cfg.data, _convert_="all")(split="train"))
         cfg = with_choices(cfg, data.shape)
-        images = images_for(cfg, data)
+        every = images_of(data, cfg.size)
+        images = images_for(cfg, every)
         evaluation = hydra.utils.instantiate(cfg.evaluation, _convert_="all")  # says now what is wrong
         if state.is_main_process:
             OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
@@ -80,10 +80,8 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         result = {**train(trainer, cfg, run, resume=resume), **identity}
         if result["status"] == "completed" and evaluation is not None and state.is_main_process:
             start = time.perf_counter()
-            others = _test_images(cfg)
-            real = images_of(data, cfg.size)
             result["metrics"] = evaluation(
-                trainer.average, real, others, run, data=name_of(cfg.data), seed=cfg.seed
+                trainer.average, every, _test_images(cfg), run, data=name_of(cfg.data), seed=cfg.seed
             )  # fmt: skip
             result["evaluation_seconds"] = round(time.perf_counter() - start, 3)
     except Exception as error:
@@ -156,13 +154,12 @@ def with_choices(cfg: DictConfig, shape: Sequence[int]) -> DictConfig:
     return found
 
 
-def images_for(cfg: DictConfig, data: DataSet) -> Images:
-    """Return the images that are learnt: all of the data, or as many as `images` says, drawn by `images_seed`.
+def images_for(cfg: DictConfig, found: Images) -> Images:
+    """Return the images that are learnt: all that were found, or as many as `images` says, drawn by `images_seed`.
 
     Raises:
         ValueError: more than there are.
     """
-    found = images_of(data, cfg.size)
     if cfg.images is None:
         return found
     kept = whole("images", cfg.images, 1)
@@ -201,7 +198,8 @@ def attached(cfg: DictConfig, discriminator: Any, images: Images, classes: int) 
     """Return the method of the config on the discriminator, or None for `method=none`.
 
     `at=null` takes the discriminator's own places for the method's taps; `at=NAME` that module for the first of them. A
-    method that must know how many classes there are is told by the data, unless the config does.
+    method that must know how many classes there are is told by the data, unless the config does; queues of null keys
+    hold a twentieth of the images, as InsGen's paper has it.
     """
     if cfg.method.module is None:
         return None
@@ -215,6 +213,8 @@ def attached(cfg: DictConfig, discriminator: Any, images: Images, classes: int) 
     method = cfg.method.copy()
     if "classes" in method.module and method.module.classes is None and images.classes:
         method.module.classes = len(images.classes)
+    if "queue" in method.module and method.module.size is None:
+        method.module.size = max(1, len(images.tensor) // 20)
     return attach(discriminator, places, method, example=example, trusted=True)
 
 

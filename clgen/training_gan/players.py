@@ -110,6 +110,8 @@ class Head(nn.Module):
             features = hidden
         self.score = nn.Linear(features, 1)
         self.classifier = nn.Embedding(classes, features) if classes else None
+        if self.classifier is not None:
+            nn.init.normal_(self.classifier.weight, std=0.02)  # torch's 1 would drown the score where nothing norms it
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return `(B,)` scores of maps `(B, C, h, w)`."""

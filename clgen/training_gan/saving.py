@@ -38,7 +38,8 @@ def save_part(module: nn.Module, part: str, folder: Path, description: Mapping[s
 def load_generator(folder: str | Path) -> nn.Module:
     """Return the generator that a run left, in evaluation mode on the CPU; loading runs no code but contraux's own.
 
-    Its attributes `latent`, `image` and `classes` say what it takes and makes; `names` are the names of its classes.
+    Its attributes `latent`, `image` and `classes` say what it takes and makes; `names` are the names of its classes,
+    and `average` is whether it is a moving average, None where the file does not tell.
 
     Args:
         folder: a run folder of `contraux gan`, whose averaged generator is taken, or a folder with a `config.json`.
@@ -72,8 +73,9 @@ def _load(folder: Path, part: str) -> nn.Module:
         weights = load_file(found / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{found} must hold a readable {CONFIG} and {WEIGHTS}: {error}") from error
-    if config.get("part") != part:
-        raise ValueError(f"{found} must hold a {part}, and holds {config.get('part')!r}")
+    _check_description(config, found / CONFIG)
+    if config["part"] != part:
+        raise ValueError(f"{found} must hold a {part}, and holds {config['part']!r}")
     try:
         backbone = build({**config["backbone"], "_partial_": False, **_arguments(config)})
     except InstantiationException:  # it takes other arguments
@@ -86,9 +88,16 @@ def _load(folder: Path, part: str) -> nn.Module:
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {found} do not fit its {CONFIG}: {' '.join(str(error).split())}") from error
-    module.names = tuple(config["classes"])
+    module.names, module.average = tuple(config["classes"]), config.get("average")
     loaded: nn.Module = module.eval()
     return loaded
+
+
+def _check_description(config: Any, path: Path) -> None:
+    kinds = {"part": str, "backbone": dict, "size": int, "channels": int, "classes": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(config, dict) or type(config.get(name)) is not kind]
+    if wrong:
+        raise ValueError(f"{path} must be what a run of `contraux gan` writes, and has no fitting {', '.join(wrong)}")
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

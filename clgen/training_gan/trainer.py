@@ -18,9 +18,11 @@ from ...core.data import epoch_order
 from ...core.interruption import Interruption
 from ...core.pairs import Outcome
 from ...core.training import checkpoint
+from ...core.training.optimizers import made_optimizer
 from ...core.training.record import NotFinite, Record
 from ...core.training.settings import Settings, described
 from ...core.training.state import on_cpu, shared_state
+from ...core.training.trackers import check_trackers
 from ..auxiliary import Auxiliary
 from ..images import Images
 from .adversarial import Adversarial
@@ -146,7 +148,8 @@ class Trainer:
         found = len(self.images.tensor)
         if self.batch_size > found:
             raise ValueError(f"batch_size must be at most the {found} images of the data, got {self.batch_size}")
-        _check_roles(self.auxiliary, self.images, self.conditional, self.augment)
+        own_term = self.generator_weight > 0
+        _check_roles(self.auxiliary, self.images, self.conditional, self.augment, own_term=own_term)
         if self.adversarial.penalised and mixes_rows(self.discriminator):
             warnings.warn(
                 "a gradient penalty is of each image on its own, and batch norm in the discriminator mixes them: take "
@@ -174,12 +177,13 @@ class Trainer:
             resume: go on from the checkpoint in the folder, which must be of these settings.
 
         Raises:
-            ValueError: it has fitted before, the batch does not divide among the processes, there is a checkpoint and
-                no `resume`, or one that does not fit, a loss is not finite, or the discriminator has won for good; the
-                last good checkpoint stays.
+            ValueError: it has fitted before, a tracker is not installed, the optimizers' settings do not fit, the batch
+                does not divide among the processes, there is a checkpoint and no `resume`, or one that does not fit, a
+                loss is not finite, or the discriminator has won for good; the last good checkpoint stays.
         """
         if self._fitted:
             raise ValueError("a trainer fits once, got another fit(): make a new one")
+        check_trackers(self.trackers)
         self.folder = Path(self.folder)
         settings, begun = self.settings, checkpoint.position(self.folder)
         if begun is not None and not resume:
@@ -296,9 +300,11 @@ class Trainer:
         players = Players(self.generator, self.discriminator, self.augment, self.auxiliary, self.ema)
         players = accelerator.prepare_model(players, evaluation_mode=True).train()
         self.average = players.average.encoder
-        trained = [*players.discriminator.parameters()]
-        trained += [] if self.auxiliary is None else [p for p in self.auxiliary.parameters() if p.requires_grad]
-        made = (self.generator_optimizer(players.generator.parameters()), self.discriminator_optimizer(trained))
+        critics = [players.discriminator, *([] if self.auxiliary is None else [self.auxiliary])]
+        made = (
+            made_optimizer(self.generator_optimizer, trained(players.generator)),
+            made_optimizer(self.discriminator_optimizer, trained(*critics)),
+        )
         optimizers = tuple(accelerator.prepare_optimizer(optimizer) for optimizer in made)
         rank, processes = accelerator.process_index, accelerator.num_processes
         return Engine(
@@ -333,6 +339,11 @@ class Collapsed(ValueError):
         )
 
 
+def trained(*modules: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen."""
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
 def finite(players: nn.Module) -> bool:
     """Return whether all weights and statistics are; waits for the device."""
     values = [x for x in (*players.parameters(), *players.buffers()) if x.is_floating_point()]
@@ -353,8 +364,10 @@ def _agreed(accelerator: Accelerator, interruption: Interruption, ask: bool) -> 
     return float(accelerator.reduce(flag, "sum")) > 0
 
 
-def _check_roles(auxiliary: Auxiliary | None, images: Images, conditional: bool, augment: Augment) -> None:
-    """Raise where a method asks for what this run has not.
+def _check_roles(
+    auxiliary: Auxiliary | None, images: Images, conditional: bool, augment: Augment, *, own_term: bool
+) -> None:
+    """Raise where a method asks for what this run has not; `own_term`: whether the generator has a term of it.
 
     Raises:
         ValueError: a role or context that is unknown, views without augmentation, or labels that there are not.
@@ -374,5 +387,8 @@ def _check_roles(auxiliary: Auxiliary | None, images: Images, conditional: bool,
         raise ValueError(f"{name} compares views of an image, which need an augmentation: augment=affine")
     if "labels" in method.context and not labelled:
         raise ValueError(f"{name} needs images that all have a class, and these have none")
-    if "labels" in method.generator_context and not conditional:
-        raise ValueError(f"{name} looks at the classes of generated images: conditional=true")
+    if own_term and "labels" in method.generator_context and not conditional:
+        raise ValueError(
+            f"{name} looks at the classes of generated images: conditional=true, or generator_weight=0 for its term of "
+            "the discriminator alone"
+        )

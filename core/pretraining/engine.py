@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ..distributed import cached_backward, split_rows
 from ..encoders import MomentumEncoder
 from ..pairs import Outcome
+from ..training.optimizers import made_optimizer, stepping
 from .method import Method
 from .schedule import OptimizerFactory, parameter_groups
 
@@ -60,10 +61,7 @@ class Engine:
             for part in (method.online, *(copy.encoder for copy in copies)):
                 part.compile()
         groups = parameter_groups(method.to(accelerator.device))
-        try:
-            made = optimizer(groups)
-        except TypeError as error:
-            raise ValueError(f"the optimizer cannot be made of these settings: {error}") from error
+        made = made_optimizer(optimizer, groups)
         self.rates = [group["lr"] * scale for group in made.param_groups]
         self.method = method.train()
         with warnings.catch_warnings():  # of torch, on an argument that Accelerate's settings cannot yet name otherwise
@@ -93,19 +91,10 @@ class Engine:
             _average_gradients(self.method)
         if self.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
-        self._step(rate=self.rates[0] * factor)
+        with stepping(self.rates[0] * factor):
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return outcome
-
-    def _step(self, rate: float) -> None:
-        try:
-            self.optimizer.step()
-        except RuntimeError as error:
-            if "without overflow" not in str(error):
-                raise
-            raise ValueError(
-                f"the learning rate must be small enough for steps that are float32 numbers, got {rate:g}"
-            ) from error
 
     def finite(self) -> bool:
         """Return whether all weights and statistics are; waits for the device."""

@@ -11,7 +11,6 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from tqdm.auto import tqdm
 
@@ -22,6 +21,7 @@ from ..training import checkpoint
 from ..training.record import NotFinite, Record
 from ..training.settings import Settings, described
 from ..training.state import on_cpu, shared_state
+from ..training.trackers import check_trackers
 from ..views.pair import TwoViews
 from .engine import Engine, Views
 from .method import Method
@@ -182,12 +182,7 @@ class Trainer:
                 "a trainer fits once, got another fit(): make a new one of a new method (fit(resume=True) goes on from "
                 "the checkpoint in its folder)"
             )
-        unknown = [name for name in self.trackers if name not in {str(found) for found in get_available_trackers()}]
-        if isinstance(self.trackers, str) or unknown:
-            raise ValueError(
-                f"trackers must be a list of installed ones, got {self.trackers!r}: pip install 'contraux[jobs]' for "
-                "tensorboard, 'contraux[wandb]' for wandb"
-            )
+        check_trackers(self.trackers)
         self.folder = Path(self.folder)
         settings, begun = self.settings, checkpoint.position(self.folder)
         if begun is not None and not resume:

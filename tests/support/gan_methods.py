@@ -47,9 +47,7 @@ CASES = {
     "contrad": Case(),
     "contragan": Case("body", (f"module.classes={CLASSES}",), ("labels",), ("labels",)),
     "reacgan": Case("body", (f"module.classes={CLASSES}",), ("labels",), ("labels",)),
-    "insgen": Case(
-        "body", ("module.momentum=0.9", "module.objective.sampler.size=2"), ("real_key", "fake_key"), ("fake_key",)
-    ),
+    "insgen": Case("body", ("module.momentum=0.9", "module.size=2"), ("real_key", "fake_key"), ("fake_key",)),
     "infomax": Case({"local": "first", "global": "body"}, (), (), ()),
     "real_fake_supcon": Case(),
     "class_supcon": Case("body", (), ("labels",), ("labels",)),

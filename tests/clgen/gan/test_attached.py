@@ -66,6 +66,8 @@ def test_insgen_moves_its_copies_once_a_step_and_fills_its_queues_from_them():
 
 
 def test_insgen_says_what_it_needs():
+    with pytest.raises(ValueError, match=r'got None: attach\(..., overrides=\["module.size=N"\]\)'):
+        attach(Disc(), at="body", objective="insgen", example=images(0))
     disc, aux = made("insgen")
     with aux:
         disc(images(1)), disc(images(2))

@@ -174,9 +174,8 @@ def insgen(**more):
         info_nce,
         temperature=0.2,
         projection=partial(Head, hidden=None, out=2),
-        sampler=Queue(2, 8),
     )
-    return InsGen({"features": (3,)}, objective=objective, **more).double()
+    return InsGen({"features": (3,)}, objective=objective, queue=partial(Queue, 2), size=8, **more).double()
 
 
 def by_moco(q, k, queue):

@@ -100,6 +100,14 @@ def test_projection_by_hand():
     torch.testing.assert_close(head(x, labels), expected)
 
 
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_the_projection_begins_as_small_as_the_score(hidden):
+    """DCGAN draws weights from N(0, 0.02^2): torch's N(0, 1) for the classes would drown the score."""
+    torch.manual_seed(0)
+    discriminator = dcgan(size=16, channels=1, classes=400, width=4, head=hidden).discriminator
+    assert discriminator.head.classifier.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
 def description(name, classes=()):
     backbone = {"_target_": f"contraux.clgen.training_gan.{name}", "width": 2, "latent": 5}
     return {"backbone": backbone, "size": 16, "channels": 1, "classes": list(classes)}
@@ -130,12 +138,19 @@ def test_files_that_do_not_fit(tmp_path):
     config = json.loads((tmp_path / "generator" / "config.json").read_text())
     for key, value, sentence in [
         ("size", 32, "do not fit its config.json"),
+        ("size", None, r"config.json must be what a run of `contraux gan` writes, and has no fitting size"),
+        ("classes", 3, "has no fitting classes"),
+        ("backbone", "dcgan", "has no fitting backbone"),
+        ("channels", "1", "has no fitting channels"),
         ("backbone", {"_target_": "os.system", "command": "true"}, "would run 'os.system'"),
         ("backbone", {"_target_": "contraux.clgen.training_gan.Augment"}, "must describe two players"),
     ]:
         (tmp_path / "generator" / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(ValueError, match=sentence):
             load_generator(tmp_path)
+    (tmp_path / "generator" / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match="has no fitting part, backbone, size, channels, classes"):
+        load_generator(tmp_path)
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), [

@@ -13,6 +13,7 @@ from contraux.clgen import training_gan as gan
 from contraux.clgen.images import Images
 from contraux.clgen.training_gan import ADA, Adversarial, AffineContrast, Backbone, DiffAug, Trainer, sndcgan
 from contraux.clgen.training_gan.draws import STREAMS, Draws
+from contraux.core.pairs import Outcome
 
 CPU = torch.device("cpu")
 
@@ -38,9 +39,7 @@ def players(classes=0, seed=0, make=sndcgan):
     return make(size=16, channels=1, classes=classes, width=2, latent=4)
 
 
-def trainer(
-    folder, backbone=None, method=None, game="non_saturating", optimizer=torch.optim.SGD, overrides=(), **kwargs
-):
+def trainer(folder, backbone=None, method=None, game="non_saturating", optimizer=torch.optim.SGD, **kwargs):
     conditional = kwargs.get("conditional", False)
     backbone = backbone or players(2 if conditional else 0)
     images = kwargs.pop("images", pictures())
@@ -50,9 +49,10 @@ def trainer(
         places = dict(backbone.discriminator.taps) if method == "infomax" else "body"
         if method == "infomax":
             places.pop("features")
-        auxiliary = attach(backbone.discriminator, places, method, example=example, overrides=overrides)
+        overrides = {"contragan": ["module.classes=2"], "reacgan": ["module.classes=2"], "insgen": ["module.size=8"]}
+        auxiliary = attach(backbone.discriminator, places, method, example=example, overrides=overrides.get(method, []))
     own = {"steps": 4, "batch_size": 8, "device": "cpu", "progress_bar": False, "sample_every": None, "log_every": 1}
-    rate = partial(optimizer, lr=0.05)
+    rate = partial(optimizer, lr=kwargs.pop("rate", 0.05))
     return Trainer(
         backbone.generator, backbone.discriminator, images, kwargs.pop("adversarial", GAMES[game]), rate, rate, folder,
         auxiliary=auxiliary, **{**own, **kwargs},
@@ -149,11 +149,9 @@ METHODS = ["contrad", "insgen", "infomax", "real_fake_supcon", "class_supcon", "
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_both_players_and_its_heads(tmp_path, method):
     labelled = method in ("class_supcon", "contragan", "reacgan")
-    overrides = ["module.classes=2"] if method in ("contragan", "reacgan") else []
     run = trainer(
-        tmp_path, method=method, conditional=labelled, augment=AffineContrast(), overrides=overrides,
-        discriminator_steps=2, steps=2,
-    )  # fmt: skip
+        tmp_path, method=method, conditional=labelled, augment=AffineContrast(), discriminator_steps=2, steps=2
+    )
     before = weights(run.generator), weights(run.discriminator)
     heads = [p.detach().clone() for p in run.auxiliary.parameters() if p.requires_grad]
     trained = run.fit()
@@ -161,14 +159,20 @@ def test_every_method_trains_both_players_and_its_heads(tmp_path, method):
     after = [p for p in run.auxiliary.parameters() if p.requires_grad]
     assert all(not torch.equal(a, b) for a, b in zip(heads, after, strict=True) if a.numel() > 1 and a.any())
     assert trained.status == "completed" and trained.last["auxiliary"] != 0
-    assert ("generator_auxiliary" in trained.last) == bool(run.auxiliary.method.generator_roles)
+    term = bool(run.auxiliary.method.generator_roles)
+    assert ("generator_auxiliary" in trained.last) == term
+    assert any(name.startswith("generator_auxiliary/") for name in rows(tmp_path)[0]) == term
 
 
-@pytest.mark.parametrize("method", ["real_fake_supcon", "infomax"])
-def test_an_auxiliary_of_weight_0_changes_nothing(tmp_path, method):
-    found = []
+@pytest.mark.parametrize("make", [sndcgan, gan.dcgan])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_auxiliary_of_weight_0_changes_nothing(tmp_path, method, make):
+    found, told = [], method in ("class_supcon", "contragan", "reacgan")
     for name, own in (("none", None), ("zero", method)):
-        run = trainer(tmp_path / name, players(), own, weight=0.0, generator_weight=0.0)
+        run = trainer(
+            tmp_path / name, players(2 * told, make=make), own, weight=0.0, generator_weight=0.0, conditional=told,
+            augment=AffineContrast(), optimizer=torch.optim.Adam, steps=3,
+        )  # fmt: skip
         run.fit()
         found.append(weights(run.generator, run.discriminator, run.average))
     assert equal(*found)
@@ -177,9 +181,8 @@ def test_an_auxiliary_of_weight_0_changes_nothing(tmp_path, method):
 def test_contrad_stops_the_adversarial_gradient_in_the_trunk_but_not_the_penaltys(tmp_path):
     for r1, moves in ((0.0, False), (10.0, True)):
         game = Adversarial(gan.non_saturating_discriminator, gan.non_saturating_generator, r1=r1)
-        run = trainer(
-            tmp_path / str(r1), None, "contrad", adversarial=game, weight=0.0, augment=AffineContrast(), steps=1
-        )
+        run = trainer(tmp_path / str(r1), None, "contrad", adversarial=game, augment=AffineContrast(), steps=1)
+        run.auxiliary.method.forward = lambda features, context: Outcome(torch.zeros(()), {})  # of its own: nothing
         before = [p.detach().clone() for p in run.discriminator.body.parameters()]
         head = [p.detach().clone() for p in run.discriminator.head.parameters()]
         run.fit()
@@ -304,7 +307,7 @@ def test_draws_are_slices_of_the_whole_and_streams_differ():
     ({"precision": "half"}, "unknown precision 'half'"),
     ({"method": "contrad"}, "ContraD compares views of an image, which need an augmentation: augment=affine"),
     ({"method": "insgen"}, "InsGen compares views of an image"),
-    ({"method": "class_supcon"}, "looks at the classes of generated images: conditional=true"),
+    ({"method": "class_supcon", "generator_weight": 0.5}, "looks at the classes of generated images: conditional=true"),
     ({"method": "class_supcon", "images": pictures(classes=0)}, "needs images that all have a class"),
     ({"conditional": True, "images": pictures(classes=0)}, "conditional=true needs images that all have a class"),
 ])  # fmt: skip
@@ -323,3 +326,51 @@ def test_precision_and_copies(tmp_path):
     run.fit()
     assert all(p.dtype == torch.float32 for p in run.generator.parameters())
     copy.deepcopy(run.discriminator)(torch.zeros(2, 1, 16, 16))
+
+
+@pytest.mark.parametrize("method", ["class_supcon", "contragan", "reacgan"])
+def test_classes_of_fakes_are_not_asked_for_without_a_term_of_the_generator(tmp_path, method):
+    last = trainer(tmp_path, method=method, generator_weight=0.0, steps=1).fit().last
+    assert last["auxiliary"] != 0 and "generator_auxiliary" not in last
+
+
+def test_insgens_generator_makes_its_fakes_once(tmp_path):
+    """Two passes for the discriminator, of fakes and moved latents, and one for the generator."""
+    run = trainer(tmp_path, method="insgen", augment=AffineContrast(), steps=2)
+    run.fit()
+    counts = {int(value) for name, value in run.generator.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {2 * 3}
+
+
+def test_momentum_copies_look_in_the_precision_of_the_run(tmp_path):
+    run = trainer(tmp_path, method="insgen", augment=AffineContrast(), steps=1, precision="bf16")
+    seen = []
+    run.auxiliary.momentum.encoder.body.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    run.fit()
+    assert seen == [torch.bfloat16] * 3  # real and fake keys, and those for the generator
+
+
+def test_what_was_frozen_stays_so(tmp_path):
+    run = trainer(tmp_path, steps=2, optimizer=partial(torch.optim.SGD, weight_decay=0.1))
+    still = [next(player.parameters()).requires_grad_(False) for player in (run.generator, run.discriminator.body)]
+    before = [parameter.clone() for parameter in still]
+    others = [[p for p in player.parameters() if p.requires_grad] for player in (run.generator, run.discriminator)]
+    moved = [[p.detach().clone() for p in own] for own in others]
+    run.fit()
+    assert equal(before, still) and not any(parameter.requires_grad for parameter in still)
+    assert all(p.requires_grad for own in others for p in own)
+    assert not any(equal(*pair) for pair in zip(moved, others, strict=True))
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), [
+    ({"optimizer": partial(torch.optim.Adam, foo=1)}, "the optimizer cannot be made of these settings: .*foo"),
+    (
+        {"optimizer": partial(torch.optim.AdamW, weight_decay=1.0), "rate": 1e39},
+        "the learning rate must be small enough for steps that are float32 numbers, got 1e.39",
+    ),
+    ({"trackers": ["wandb_"]}, r"trackers must be a list of installed ones, got \['wandb_'\]"),
+    ({"trackers": "tensorboard"}, "trackers must be a list of installed ones, got 'tensorboard'"),
+])  # fmt: skip
+def test_what_is_found_when_training_begins(tmp_path, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        trainer(tmp_path, **wrong).fit()
