@@ -3,6 +3,7 @@
 from contraux.clgen import attach
 
 aux = attach(unet, objective="time_infonce")        # taps mid_block
+optimizer.add_param_group({"params": aux.parameters()})
 with aux:
     prediction = unet(x_t, t).sample
 loss = F.mse_loss(prediction, noise) + 0.05 * aux.loss(timesteps=t, identity=index)

@@ -24,7 +24,7 @@ class NoiseClassifier:
         E[x + s e | w] = D(w, q) + s^2/q^2 (w - D(w, q)),    q^2 = s^2 + r^2,    w = x + s e + r e'.
 
     The cost is 2 x points further evaluations of the denoiser for every image, with gradient: at 4 points a step takes
-    about nine times as long. The authors evaluate it on two images a batch for that reason; give as many as you can
+    6 to 9 times as long. The authors evaluate it on two images a batch for that reason; give as many as you can
     afford. Few points make log p noisy.
 
     Deviations: noise is added to the image without shrinking it, its deviation is drawn for each row, and points are

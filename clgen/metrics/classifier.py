@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,23 @@ def classifier(
     if folder is not None:
         made.save(folder)
     return made
+
+
+def check_kept(factories: Sequence[Any], reals: Reals) -> None:
+    """Read the classifiers that are kept already, so that a wrong one is refused before something else is trained.
+
+    Args:
+        factories: of extractors; those that are no `partial` of :func:`classifier` with a folder are left alone.
+        reals: the data.
+
+    Raises:
+        ValueError: see :func:`classifier`.
+    """
+    for factory in factories:
+        if isinstance(factory, partial) and factory.func is classifier:
+            folder = factory.keywords.get("folder")
+            if folder is not None and Path(folder).exists():
+                factory(reals)
 
 
 def _checked(made: Classifier, reals: Reals, fingerprint: str, folder: str | Path) -> Classifier:

@@ -8,7 +8,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ...core.losses.contrastive_flow import flow_terms
 from ...core.pairs import Outcome
 from ...core.pretraining.schedule import OptimizerFactory, parameter_groups
 from ..auxiliary import Auxiliary
@@ -29,7 +28,7 @@ class Engine:
         process: of the noise.
         weight: of the auxiliary's loss.
         flow_weight: of contrastive flow matching; 0: none.
-        snr_gamma: of min-SNR weighting; None: every row counts the same.
+        snr_gamma: of min-SNR weighting, of the contrast too; None: every row counts the same.
         ema_decay: of the moving average.
         max_grad_norm: clips the gradient's norm; None never.
         compile: torch.compile the denoiser; a name is the backend's.
@@ -128,16 +127,14 @@ class Engine:
             with self.auxiliary:
                 output = predicted(self.model, noisy, rows.timesteps, rows.given)
         error = (output - aim).square().flatten(1).mean(1)
-        denoising = error.mean()
-        loss = denoising
-        if self.snr_gamma is not None:
-            loss = (error * min_snr_weight(self.process.prediction, alpha, sigma, self.snr_gamma)).mean()
-        metrics = {"denoising": denoising.detach()}
+        metrics = {"denoising": error.detach().mean()}
         if self.flow_weight:
-            every = torch.ones(len(aim), dtype=torch.bool, device=aim.device)
-            contrast = flow_terms(output, aim, rows.other, every).contrast
-            loss = loss - self.flow_weight * contrast
-            metrics["flow_contrast"] = contrast.detach()
+            away = (output - aim[rows.other]).square().flatten(1).mean(1)
+            metrics["flow_contrast"] = away.detach().mean()
+            error = error - self.flow_weight * away  # before rows are weighted: each must have a minimum
+        if self.snr_gamma is not None:
+            error = error * min_snr_weight(self.process.prediction, alpha, sigma, self.snr_gamma)
+        loss = error.mean()
         if self.auxiliary is not None:
             own = self.auxiliary.loss(**self._context(rows, levels.signal))
             loss = loss + self.weight * own

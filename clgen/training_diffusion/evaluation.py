@@ -14,8 +14,10 @@ from ...core.check import number, whole
 from ...core.files import write_json
 from ..diffusion.probes import Denoiser, denoising_error, perturbed_error, probe_by_level
 from ..images import Images
+from ..names import module_at, read_place
 from .process import Process
 from .quality import quality
+from .sampling import check_steps
 
 LEVELS = "levels.json"
 
@@ -62,6 +64,24 @@ class Evaluation:
         for level in self.levels:
             number("levels", level, 0, 1, below=True)
 
+    def check(self, model: nn.Module, process: Process, train: Images, *, data: str) -> None:
+        """Find now what would be found wrong once the training is over; the arguments are those of a call.
+
+        Raises:
+            ValueError: no such module or run beside, more steps than the sampler has, or a classifier of other data.
+        """
+        if self._extractors():
+            for steps in self.sampling_steps:
+                check_steps(process, steps)
+            from ..metrics.classifier import check_kept
+            from ..metrics.extractor import Reals
+
+            check_kept(self._extractors(), Reals(train, None, data))
+        if train.classes and self.at is not None:
+            module_at(model, read_place(self.at).name)
+        if self.picture and self.beside is not None and not (Path(self.beside) / LEVELS).is_file():
+            raise ValueError(f"evaluation.beside must be a finished run of contraux diffusion, got {self.beside}")
+
     def __call__(
         self,
         model: nn.Module,
@@ -89,10 +109,9 @@ class Evaluation:
             seed: of noise.
         """
         found: dict[str, float] = {}
-        extractors = [one for one in self.extractors.values() if one is not None]
-        if self.samples and extractors:
+        if self._extractors():
             found |= quality(
-                model, process, train, test, run, extractors=extractors, data=data, count=self.samples,
+                model, process, train, test, run, extractors=self._extractors(), data=data, count=self.samples,
                 sampling_steps=self.sampling_steps, conditional=conditional, guidance=guidance, seed=seed,
             )  # fmt: skip
         test = _first(test, self.images)
@@ -108,6 +127,10 @@ class Evaluation:
             except ImportError:
                 warnings.warn("no picture without matplotlib: pip install 'contraux[jobs]'", stacklevel=2)
         return found | _summary(curves)
+
+    def _extractors(self) -> list[Any]:
+        """Return what looks at the samples; empty where there are none."""
+        return [one for one in self.extractors.values() if one is not None] if self.samples else []
 
     def _errors(self, denoiser: Denoiser, test: Images) -> dict[str, Any]:
         error = denoising_error(denoiser, test, self.bins)

@@ -146,11 +146,12 @@ def instantiate(cfg: DictConfig, images: Images, run: Path) -> Trainer:
     """Turn a config into a trainer."""
     shape = tuple(images.tensor.shape[1:])
     guidance = number("guidance", cfg.guidance, 1)
-    if cfg.evaluation is not None:
-        evaluation_of(cfg)  # says now what is wrong
+    evaluation = None if cfg.evaluation is None else evaluation_of(cfg)
     torch.manual_seed(cfg.seed)  # of the weights
     model = hydra.utils.instantiate(cfg.model, _convert_="all")(shape, bool(cfg.conditional))
     process = hydra.utils.instantiate(cfg.scheduler, _convert_="all")
+    if evaluation is not None:
+        evaluation.check(model, process, images, data=name_of(cfg.data))
     torch.manual_seed(cfg.seed)  # of the heads
     auxiliary = auxiliary_of(cfg, model)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -6,9 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from .labels import NULL, predicted
-from .process import Process
+from .process import Diffusion, Process
 
 ROWS = 256  # that a denoiser is given at once
+
+
+def check_steps(process: Process, steps: int) -> None:
+    """Raise ValueError where a sampler cannot take so many steps: one of DDIM or DDPM has those of the training."""
+    if isinstance(process, Diffusion) and steps > process.timesteps:
+        raise ValueError(f"sampling_steps must be at most the {process.timesteps} timesteps of training, got {steps}")
 
 
 @torch.no_grad()
@@ -25,7 +31,8 @@ def sample(
     """Return `(B, C, H, W)` images in [-1, 1], as the pipeline that a run leaves would make them of the same noise.
 
     With guidance w, the output for the null class u and that for the label c become u + w (c - u) (Ho and Salimans
-    2022, https://arxiv.org/abs/2207.12598, eq. 6 with their w one lower).
+    2022, https://arxiv.org/abs/2207.12598, eq. 6 with their w one lower). Where all labels are the null class this is u
+    whatever w, and the denoiser is not asked twice.
 
     Args:
         model: a U-Net or DiT of diffusers.
@@ -64,7 +71,7 @@ def _sampled(
     generator: torch.Generator,
 ) -> Tensor:
     scheduler.set_timesteps(steps)
-    guided = labels is not None and guidance > 1
+    guided = labels is not None and guidance > 1 and bool((labels != NULL).any())
     if guided:
         labels = torch.cat((labels, torch.full_like(labels, NULL)))  # type: ignore[arg-type]
     for t in scheduler.timesteps:

@@ -25,9 +25,10 @@ from ..images import Images
 from .batch import Drawer
 from .engine import Engine
 from .grids import Grids
-from .labels import takes_labels
+from .labels import NULL, takes_labels
 from .loop import Clock, agreed
 from .process import Process
+from .sampling import check_steps
 from .schedule import factor
 
 DECAYS = ("constant", "cosine")
@@ -55,7 +56,7 @@ class Trainer:
         auxiliary: attached to the model; None: none.
         weight: of the auxiliary's loss, >= 0. 0 trains exactly as without it.
         flow_weight: lambda of contrastive flow matching (Stoica et al. 2025, https://arxiv.org/abs/2506.05350), in
-            [0, 1): minus this times the squared distance to another row's target.
+            [0, 1): minus this times the squared distance to another row's target. For a process that predicts the flow.
         pair_share: of the images of a batch that are shown twice, at two noise levels, in [0, 1].
         conditional: tell the denoiser the class of each image.
         label_dropout: share of labels that is dropped, for classifier-free guidance, in [0, 1).
@@ -124,6 +125,11 @@ class Trainer:
         for name in ("snr_gamma", "max_grad_norm"):
             if getattr(self, name) is not None:
                 number(name, getattr(self, name), 0, above=True)
+        if self.flow_weight and self.process.prediction != "flow":
+            raise ValueError(
+                "flow_weight needs scheduler=flow: what samples from another prediction would find it 1 / (1 - "
+                f"flow_weight) too large, got the prediction {self.process.prediction}"
+            )
         choice("decay", self.decay, DECAYS)
         choice("precision", self.precision, PRECISIONS)
         choice("device", self.device, ("auto", "cpu"))
@@ -132,6 +138,13 @@ class Trainer:
             raise ValueError(f"batch_size must be at most the {len(self.images.tensor)} images, got {self.batch_size}")
         if self.conditional and not self.images.classes:
             raise ValueError("conditional=true needs data with classes, and these have none")
+        if self.grids is not None:
+            check_steps(self.process, self.grids.sampling_steps)
+        if self.conditional and len(self.images.classes) > NULL:
+            raise ValueError(
+                f"conditional=true has room for {NULL} classes, as DiTPipeline has, and these data have "
+                f"{len(self.images.classes)}"
+            )
         if self.conditional and not takes_labels(self.model):
             raise ValueError("conditional=true needs a denoiser that takes class labels, and this U-Net takes none")
 

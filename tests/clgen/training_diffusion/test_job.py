@@ -171,8 +171,11 @@ def test_what_does_not_fit(tmp_path, contraux):
         (["optimizer.lr=1e40"], "the learning rate must be small enough"),
         (["size=9"], "the size of images must be a multiple of 2 for 2 levels, got 9"),
         (["resume=nowhere"], "resume must be a run folder"),
+        # what the evaluation would find wrong is found before the training
+        (["evaluation.beside=nowhere"], "evaluation.beside must be a finished run of contraux diffusion, got nowhere"),
     ]:
         done = contraux.run("diffusion", *PLAIN[:2], "device=cpu", *words, cwd=tmp_path)
         assert done.returncode == 2, (words, done.stderr)
         assert sentence in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr
+        assert rows(next((tmp_path / "runs" / "diffusion").glob("*"), tmp_path)) == 0

@@ -99,6 +99,21 @@ def test_guidance_is_linear_in_its_scale():
     assert torch.allclose(at[2.0] - at[1.0], at[1.0] - null, atol=1e-5)
 
 
+def test_guidance_costs_nothing_where_no_class_is_asked_for():
+    torch.manual_seed(0)
+    model, rows = dit(SHAPE, False, layers=1, heads=1, head_dim=8), []
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    noise = torch.randn(2, *SHAPE)
+    null, asked = torch.full((2,), NULL), torch.tensor([NULL, 3])
+    plain = sample(model, Flow(), noise, steps=2, labels=null)
+    with model.pos_embed.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0]))):
+        found = sample(model, Flow(), noise, steps=2, labels=null, guidance=2.0)
+        sample(model, Flow(), noise, steps=1, labels=asked, guidance=2.0)
+    assert rows == [2, 2, 4]
+    assert torch.equal(found, plain)
+
+
 def test_ddpm_repeats_itself_and_differs_by_seed():
     torch.manual_seed(0)
     model = unet(SHAPE, False, channels=(8, 8), layers=1, groups=4)

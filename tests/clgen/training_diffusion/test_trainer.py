@@ -9,9 +9,12 @@ from torch.nn import functional
 
 from contraux.clgen import attach
 from contraux.clgen.images import images_of
+from contraux.clgen.metrics import Classifier, classifier
 from contraux.clgen.training_diffusion import Diffusion, Flow, Trainer, dit, unet
 from contraux.clgen.training_diffusion.batch import Drawer
 from contraux.clgen.training_diffusion.engine import Engine
+from contraux.clgen.training_diffusion.evaluation import Evaluation
+from contraux.clgen.training_diffusion.grids import Grids
 from contraux.clgen.training_diffusion.labels import NULL
 from contraux.clgen.training_diffusion.schedule import factor
 from contraux.core.data import digits
@@ -93,7 +96,7 @@ def test_a_model_that_is_told_nothing_is_given_the_null_class(images):
     assert given.tolist() == [NULL] * 8
 
 
-@pytest.mark.parametrize("kind", ["epsilon, min-SNR", "v_prediction", "flow, contrastive"])
+@pytest.mark.parametrize("kind", ["epsilon, min-SNR", "v_prediction", "flow, contrastive", "flow, contrastive, SNR"])
 def test_a_step_by_hand(images, kind):
     """The gradient of the loss written anew, in float64, from the same rows."""
     process = Flow() if "flow" in kind else Diffusion(prediction=kind.split(",")[0])
@@ -105,8 +108,12 @@ def test_a_step_by_hand(images, kind):
         sigma = (t.double() / 1000).view(-1, 1, 1, 1)
         output = reference((1 - sigma) * clean + sigma * noise, t).sample
         aim = noise - clean
-        expected = functional.mse_loss(output, aim) - 0.1 * functional.mse_loss(output, aim[rows.other])
-        own = engine(model, process, flow_weight=0.1)
+        gamma, weight = None, torch.ones_like(sigma)
+        if "SNR" in kind:
+            gamma, weight = 5.0, sigma**2 * (((1 - sigma) / sigma) ** 2).clamp(max=5)
+            assert (weight < 0.1).any()  # where an unweighted contrast would have no minimum
+        expected = (weight * ((output - aim) ** 2 - 0.1 * (output - aim[rows.other]) ** 2)).mean()
+        own = engine(model, process, flow_weight=0.1, snr_gamma=gamma)
     else:
         kept = process.sampler().alphas_cumprod.double()[t].view(-1, 1, 1, 1)
         output = reference(kept.sqrt() * clean + (1 - kept).sqrt() * noise, t).sample
@@ -205,6 +212,7 @@ def test_the_learning_rate_rises_and_stays_or_falls():
         ({"weight": -1}, "weight must be a number >= 0, got -1"),
         ({"pair_share": 1.5}, r"pair_share must be a number in \[0, 1\], got 1.5"),
         ({"flow_weight": 1.0}, r"flow_weight must be a number in \[0, 1\), got 1.0"),
+        ({"flow_weight": 0.1}, "flow_weight needs scheduler=flow: .* got the prediction epsilon"),
         ({"snr_gamma": 0}, "snr_gamma must be a number > 0, got 0"),
         ({"decay": "linear"}, "unknown decay 'linear'"),
         ({"batch_size": 4000}, "batch_size must be at most the 539 images, got 4000"),
@@ -214,6 +222,39 @@ def test_the_learning_rate_rises_and_stays_or_falls():
 def test_what_breaks_a_rule(images, tmp_path, changed, sentence):
     with pytest.raises(ValueError, match=sentence):
         trainer(images, tmp_path, **changed)
+
+
+def test_the_null_class_is_no_class_of_the_data(images, tmp_path):
+    for count in (NULL, NULL + 1):
+        many = images._replace(classes=tuple(map(str, range(count))))
+        if count == NULL:
+            trainer(many, tmp_path, small(conditional=True), conditional=True)
+        else:
+            with pytest.raises(ValueError, match=r"has room for 1000 classes, .* and these data have 1001"):
+                trainer(many, tmp_path, small(conditional=True), conditional=True)
+
+
+def test_what_the_evaluation_would_find_wrong_is_known_before_the_training(images, tmp_path):
+    Classifier(SHAPE, ("0", "1"), "other_cnn", 8).save(tmp_path / "other")
+    (tmp_path / "levels.json").write_text("{}")
+    own, none = ({"classifier": partial(classifier, folder=tmp_path / place)} for place in ("other", "new"))
+    for changed, sentence in [
+        (
+            {"beside": str(tmp_path / "run")},
+            "evaluation.beside must be a finished run of contraux diffusion, got .*run",
+        ),
+        ({"at": "mid_blok"}, "did you mean mid_block"),
+        ({"sampling_steps": [5, 2000], "extractors": none}, "sampling_steps must be at most the 1000 timesteps"),
+        ({"extractors": own}, "was trained on other images than these"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            Evaluation(**changed).check(small(), Diffusion(), images, data="digits")
+    fits = Evaluation(beside=str(tmp_path), at="mid_block", extractors=none)
+    fits.check(small(), Diffusion(), images, data="digits")
+    Evaluation(extractors=none, sampling_steps=[2000]).check(small(), Flow(), images, data="digits")
+    assert not (tmp_path / "new").exists()  # nothing is trained yet
+    with pytest.raises(ValueError, match="sampling_steps must be at most the 1000 timesteps of training, got 2000"):
+        trainer(images, tmp_path, grids=Grids(tmp_path, SHAPE, sampling_steps=2000))
 
 
 def test_a_trainer_fits_once_and_keeps_a_run_that_is_there(images, tmp_path):
