@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...core.encoders import SmallCNN
 from ...core.encoders.inputs import image_shape
+from ...core.evaluation.job import device_named
 from ...core.files import write_json
 from ..images import Images
 from .extractor import Extracted, NoLabels, Reals, suited
@@ -113,10 +114,11 @@ def classifier(
     learning_rate: float = 5e-3,
     weight_decay: float = 1e-2,
     seed: int = 0,
+    device: str = "auto",
 ) -> Classifier:
     """Return the classifier in a folder; where there is none yet, train it and save it there.
 
-    The same seed gives the same weights on the same machine and number of threads.
+    The same seed gives the same weights on the same machine and number of threads, on a CPU.
 
     Args:
         reals: the data; it is trained on `train` alone, and its accuracy on `test` is kept as `held_out`.
@@ -127,10 +129,11 @@ def classifier(
         learning_rate: likewise.
         weight_decay: likewise.
         seed: of weights, order and shifts.
+        device: where it is trained: cpu, cuda, or auto; it is on the CPU afterwards.
 
     Raises:
         NoLabels: the data have none.
-        ValueError: a number out of range; or the folder holds no classifier, or that of other data.
+        ValueError: a number out of range; no such device; or the folder holds no classifier, or that of other data.
     """
     train, test, name = reals
     fingerprint = _fingerprint(train)
@@ -141,7 +144,7 @@ def classifier(
     made, accuracy = fit(
         lambda: Classifier(train.tensor.shape[1:], train.classes, f"{name}_cnn", width),
         train, test, steps=steps, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay,
-        seed=seed,
+        seed=seed, device=device_named(device),
     )  # fmt: skip
     made.metadata = {
         "data": name, "images": len(train.labels), "labels": fingerprint, "held_out": accuracy, "seed": seed,

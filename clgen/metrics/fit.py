@@ -33,6 +33,7 @@ def fit(
     learning_rate: float,
     weight_decay: float,
     seed: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[Module, float | None]:
     """Train a classifier by cross-entropy, and return it frozen in eval mode with its accuracy on held-out images.
 
@@ -48,6 +49,7 @@ def fit(
         learning_rate: the highest of the cycle, > 0.
         weight_decay: of AdamW, >= 0.
         seed: integer >= 0.
+        device: where it is trained; it comes back to the CPU.
 
     Raises:
         ValueError: a number out of range, or a loss that is not finite.
@@ -60,7 +62,7 @@ def fit(
     size = min(size, len(known))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = make()
+        module = make().to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
     order = known[:0]
@@ -68,15 +70,15 @@ def fit(
         if len(order) < size:
             order = torch.cat([order, known[torch.randperm(len(known), generator=random)]])
         rows, order = order[:size], order[size:]
-        logits = module(shifted(train.tensor[rows], random)).logits
-        loss = functional.cross_entropy(logits, train.labels[rows])
+        logits = module(shifted(train.tensor[rows], random).to(device)).logits
+        loss = functional.cross_entropy(logits, train.labels[rows].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 100 == 0 and not torch.isfinite(loss):
             raise ValueError(f"the loss of an extractor must stay finite, got {loss.item()} at step {step}")
-    module.eval().requires_grad_(False)
+    module.cpu().eval().requires_grad_(False)
     return module, None if test is None or not (test.labels >= 0).any() else accuracy(module, test)
 
 

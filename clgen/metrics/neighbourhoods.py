@@ -25,7 +25,7 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def manifold(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Manifold:
+def manifold(real: np.ndarray, fake: np.ndarray, k: int = 5, *, real_radii: np.ndarray | None = None) -> Manifold:
     """Return precision, recall, density and coverage; the neighbourhood of a row reaches to its k-th nearest own kind.
 
         precision = Σⱼ 1[∃i: ‖yⱼ - xᵢ‖ < rₖ(xᵢ)] / M         density  = Σⱼ Σᵢ 1[‖yⱼ - xᵢ‖ < rₖ(xᵢ)] / kM
@@ -40,13 +40,15 @@ def manifold(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Manifold:
         real: `(N, D)`, N > k.
         fake: `(M, D)`, M > k.
         k: which neighbour, >= 1.
+        real_radii: `(N,)` of :func:`squared_radii` of the real rows, where they are known.
 
     Raises:
         ValueError: a number out of range, too few rows, shapes that do not fit, or numbers that are not finite.
     """
     k = whole("k", k, 1)
     x, y = two_sets(real, fake, k + 1)
-    real_radii, fake_radii = squared_radii(x, k), squared_radii(y, k)
+    real_radii = squared_radii(x, k) if real_radii is None else real_radii
+    fake_radii = squared_radii(y, k)
     precise = np.zeros(len(y), dtype=bool)
     recalled, covered, inside = 0, 0, 0
     for block, distances in squared_distances(x, y):

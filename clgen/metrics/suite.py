@@ -11,9 +11,9 @@ from ...core.check import shape, whole
 from ..images import Images, as_uint8
 from .classes import LEAST, class_agreement, class_shares, intra_class_frechet, missing_classes, total_variation
 from .extractor import Extractor, Seen, scale_of, seen
-from .gaussians import frechet_distance
+from .gaussians import Gaussian, frechet, gaussian
 from .kernel import kernel_distance, squared_mmd
-from .neighbourhoods import manifold
+from .neighbourhoods import manifold, squared_radii
 
 SMALLEST = 8  # images on each side, below which nothing is worth saying
 
@@ -52,6 +52,22 @@ class Side(NamedTuple):
     def rows(self, chosen: np.ndarray) -> "Side":
         """Return some of the images."""
         return Side(self.seen.rows(chosen), self.labels[chosen])
+
+
+class Reference(NamedTuple):
+    """Real images, and what of them does not depend on the images to judge.
+
+    Attributes:
+        side: all of them.
+        gaussian: of their features.
+        few: features of those whose neighbours are looked at.
+        radii: of their neighbourhoods.
+    """
+
+    side: Side
+    gaussian: Gaussian
+    few: np.ndarray
+    radii: np.ndarray
 
 
 def evaluate_images(
@@ -146,19 +162,27 @@ def evaluate_images(
     return found
 
 
-def compared(real: Side, fake: Side, classes: Sequence[str], settings: Settings, seed: int) -> dict[str, float]:
+def reference(real: Side, settings: Settings, seed: int) -> Reference:
+    """Return real images to compare with; arguments as for :func:`compared`."""
+    few = _some(real.seen.features, settings.rows, np.random.default_rng([seed, 0]))
+    return Reference(real, gaussian(real.seen.features), few, squared_radii(few, settings.k))
+
+
+def compared(
+    against: Reference, fake: Side, few: np.ndarray, classes: Sequence[str], settings: Settings
+) -> dict[str, float]:
     """Return the metrics of one set of images against another, but for the kernel distance.
 
     Args:
-        real: images compared with.
+        against: images compared with.
         fake: images to judge.
+        few: features of those of them whose neighbours are looked at.
         classes: that the extractor predicts; empty where it predicts none.
         settings: of the metrics.
-        seed: of the draws.
     """
-    found = {"frechet": frechet_distance(real.seen.features, fake.seen.features)}
-    few = few_rows(real, fake, settings.rows, seed)
-    found |= manifold(few[0], few[1], settings.k)._asdict()
+    real = against.side
+    found = {"frechet": frechet(against.gaussian, gaussian(fake.seen.features))}
+    found |= manifold(against.few, few, settings.k, real_radii=against.radii)._asdict()
     within = intra_class_frechet(real.seen.features, real.labels, fake.seen.features, fake.labels)
     if within:
         found["intra_class_frechet"] = float(np.mean(list(within.values())))
@@ -183,7 +207,9 @@ def _add(
         sides["real"].seen.features, sides["fake"].seen.features,
         subsets=settings.subsets, subset_size=settings.subset_size, seed=settings.seed,
     )  # fmt: skip
-    values = {"kernel": kernel.mean, **compared(sides["real"], sides["fake"], known, settings, settings.seed)}
+    few = few_rows(sides["fake"], settings.rows, settings.seed)
+    against = reference(sides["real"], settings, settings.seed)
+    values = {"kernel": kernel.mean, **compared(against, sides["fake"], few, known, settings)}
     found["metrics"] |= {f"{metric}/{name}": value for metric, value in values.items()}
     found["spread"][f"kernel/{name}"] = kernel.sd
     if known:
@@ -214,10 +240,11 @@ def _draws(
         else:
             others = sides["real"].rows(order[size : 2 * size])
         fake = sides["fake"].rows(random.permutation(len(sides["fake"].labels))[:size])
+        against = reference(real, settings, settings.seed + draw)
         for which, judged in (("same_n", fake), ("floor", others)):
-            few = few_rows(real, judged, settings.rows, settings.seed + draw)
-            own = {"kernel": squared_mmd(few[0], few[1])}  # of all rows: subsets would only add noise
-            found[which].append(own | compared(real, judged, classes, settings, settings.seed + draw))
+            few = few_rows(judged, settings.rows, settings.seed + draw)
+            own = {"kernel": squared_mmd(against.few, few)}  # of all rows: subsets would only add noise
+            found[which].append(own | compared(against, judged, few, classes, settings))
     return found
 
 
@@ -226,10 +253,9 @@ def _shares(side: Side, classes: Sequence[str]) -> np.ndarray:
     return class_shares(np.empty(0, int) if predicted is None else predicted, len(classes))
 
 
-def few_rows(real: Side, fake: Side, most: int, seed: int) -> list[np.ndarray]:
-    """Return features of each side, `most` rows of it at most, drawn by the seed."""
-    random = np.random.default_rng(seed)
-    return [_some(side.seen.features, most, random) for side in (real, fake)]
+def few_rows(judged: Side, most: int, seed: int) -> np.ndarray:
+    """Return features of images to judge, `most` rows at most, drawn by the seed."""
+    return _some(judged.seen.features, most, np.random.default_rng([seed, 1]))
 
 
 def _some(rows: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:

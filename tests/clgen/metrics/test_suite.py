@@ -23,6 +23,7 @@ from contraux.clgen.metrics import (
     classifier,
     evaluate_images,
     frechet_distance,
+    gaussian,
     made,
     manifold,
     random_cnn,
@@ -30,6 +31,8 @@ from contraux.clgen.metrics import (
     seen,
     squared_mmd,
 )
+from contraux.clgen.metrics.fit import fit
+from contraux.clgen.metrics.neighbourhoods import squared_radii
 from contraux.core.data import digits
 
 EXTRACTORS = ("digits_cnn", "random_cnn")
@@ -329,6 +332,41 @@ def test_few_rows_bound_neighbours_and_not_distances(reals, networks, halves):
     assert few["metrics"]["frechet/random_cnn"] == all_rows["metrics"]["frechet/random_cnn"]
     assert few["metrics"]["recall/random_cnn"] * 100 == pytest.approx(round(few["metrics"]["recall/random_cnn"] * 100))
     assert few["metrics"]["coverage/random_cnn"] > all_rows["metrics"]["coverage/random_cnn"]  # 100 to 100, not to 800
+
+
+def test_what_depends_on_the_real_images_alone_is_computed_once(reals, networks, halves, monkeypatch):
+    calls = {"gaussian": 0, "squared_radii": 0}
+
+    def counted(name, function):
+        def call(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        for module in ("suite", "gaussians", "neighbourhoods"):
+            monkeypatch.setattr(f"contraux.clgen.metrics.{module}.{name}", call, raising=False)
+
+    counted("gaussian", gaussian)
+    counted("squared_radii", squared_radii)
+    evaluate_images(reals.train, halves[1].tensor, networks[1:], held_out=halves[0], settings=FEW)
+    assert calls == {"gaussian": 2 + 3 * FEW.draws, "squared_radii": 2 + 3 * FEW.draws}
+
+
+def test_a_classifier_is_trained_where_it_is_told(reals):
+    with pytest.raises(ValueError, match="device must be auto, cpu or another that torch finds here, got 'abacus'"):
+        classifier(reals, steps=1, width=8, device="abacus")
+    devices = set()
+
+    class Watched(Classifier):
+        def forward(self, images):
+            devices.add((images.device.type, self.head.weight.device.type))
+            return super().forward(images)
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    made, accuracy = fit(
+        lambda: Watched((1, 8, 8), reals.train.classes, "watched", 8), reals.train, reals.test, steps=2, batch_size=8,
+        learning_rate=0.01, weight_decay=0.0, seed=0, device=device,
+    )  # fmt: skip
+    assert devices == {(device, device), ("cpu", "cpu")} and made.head.weight.device.type == "cpu" and accuracy > 0
 
 
 def test_names_never_say_fid_and_all_is_json(noisy):
