@@ -42,6 +42,19 @@ class Evaluation:
         if self.samples is not None:
             whole("samples", self.samples, 8)
 
+    def check(self, whole_train: Images, test: Images | None, *, data: str) -> None:
+        """Find now what would be found wrong once the training is over; the arguments are those of a call.
+
+        Raises:
+            ValueError: too few images, test images of another shape, or a folder without a classifier of these data.
+        """
+        from ..metrics.classifier import check_kept
+        from ..metrics.extractor import Reals
+        from ..metrics.suite import Settings, checked
+
+        checked(whole_train, whole_train.tensor[: self.samples], None, test, Settings())
+        check_kept(self._factories(), Reals(whole_train, test, data))
+
     def __call__(
         self, generator: nn.Module, whole_train: Images, test: Images | None, run: Path, *, data: str, seed: int
     ) -> dict[str, float]:

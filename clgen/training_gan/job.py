@@ -27,6 +27,7 @@ from ...core.training.state import shared_state
 from ..attach import attach
 from ..auxiliary import Auxiliary
 from ..images import Images, images_of
+from .evaluation import Evaluation
 from .parts import SIZES
 from .players import Backbone
 from .result import show
@@ -72,6 +73,9 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         every = images_of(data, cfg.size)
         images = images_for(cfg, every)
         evaluation = hydra.utils.instantiate(cfg.evaluation, _convert_="all")  # says now what is wrong
+        test = None if evaluation is None else in_turn(lambda: _test_images(cfg))
+        if isinstance(evaluation, Evaluation):
+            evaluation.check(every, test, data=name_of(cfg.data))
         if state.is_main_process:
             OmegaConf.save({**cfg, "resume": None}, run / "config.yaml", resolve=True)
         state.wait_for_everyone()
@@ -81,7 +85,7 @@ def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:
         if result["status"] == "completed" and evaluation is not None and state.is_main_process:
             start = time.perf_counter()
             result["metrics"] = evaluation(
-                trainer.average, every, _test_images(cfg), run, data=name_of(cfg.data), seed=cfg.seed
+                trainer.average, every, test, run, data=name_of(cfg.data), seed=cfg.seed
             )  # fmt: skip
             result["evaluation_seconds"] = round(time.perf_counter() - start, 3)
     except Exception as error:
