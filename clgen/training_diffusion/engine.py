@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core.pairs import Outcome
 from ...core.pretraining.schedule import OptimizerFactory, parameter_groups
+from ...core.training.optimizers import made_optimizer, stepping
 from ..auxiliary import Auxiliary
 from .batch import Rows
 from .labels import predicted
@@ -58,10 +59,7 @@ class Engine:
 
         self.ema = EMAModel(self.bare.parameters(), decay=ema_decay, foreach=True)
         trained = [self.bare] if auxiliary is None else [self.bare, auxiliary.to(accelerator.device).train()]
-        try:
-            made = optimizer(parameter_groups(nn.ModuleList(trained)))
-        except TypeError as error:
-            raise ValueError(f"the optimizer cannot be made of these settings: {error}") from error
+        made = made_optimizer(optimizer, parameter_groups(nn.ModuleList(trained)))
         self.rates = [group["lr"] for group in made.param_groups]
         if compile:
             self.bare.compile(
@@ -94,14 +92,8 @@ class Engine:
         self.accelerator.backward(outcome.loss)
         if self.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        try:
+        with stepping(self.rates[0]):
             self.optimizer.step()
-        except RuntimeError as error:
-            if "without overflow" not in str(error):
-                raise
-            raise ValueError(
-                f"the learning rate must be small enough for steps that are float32 numbers, got {self.rates[0]:g}"
-            ) from error
         self.optimizer.zero_grad()
         self.ema.step(self.bare.parameters())
         return outcome

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 from tqdm.auto import tqdm
@@ -19,6 +18,7 @@ from ...core.training import checkpoint
 from ...core.training.record import NotFinite, Record
 from ...core.training.settings import Settings, described
 from ...core.training.state import on_cpu, shared_state
+from ...core.training.trackers import check_trackers
 from ..auxiliary import Auxiliary
 from ..diffusion.pairing import paired_batch
 from ..images import Images
@@ -178,7 +178,7 @@ class Trainer:
         if self._fitted:
             raise ValueError("a trainer fits once, got another fit(): make a new one of a new model")
         self._fitted = True
-        _check_trackers(self.trackers)
+        check_trackers(self.trackers)
         self.folder = Path(self.folder)
         settings, begun = self.settings, checkpoint.position(self.folder)
         if begun is not None and not resume:
@@ -287,12 +287,3 @@ class Trainer:
         shown = self.progress_bar and accelerator.is_main_process
         total, done = self.steps * self.batch_size, begun * self.batch_size
         return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not shown)
-
-
-def _check_trackers(trackers: Sequence[str]) -> None:
-    unknown = [name for name in trackers if name not in {str(found) for found in get_available_trackers()}]
-    if isinstance(trackers, str) or unknown:
-        raise ValueError(
-            f"trackers must be a list of installed ones, got {trackers!r}: pip install 'contraux[jobs]' for "
-            "tensorboard, 'contraux[wandb]' for wandb"
-        )
