@@ -158,12 +158,17 @@ class Auxiliary(nn.Module):
         return Attached(self)
 
     def get_extra_state(self) -> Tensor:
-        """Return whether the momentum copies have still to follow the last step, as a tensor for `state_dict`."""
-        return torch.tensor(self._due)
+        """Return what `state_dict` holds beside the weights.
+
+        Whether the momentum copies have still to follow the last step, and the seed of what the method draws next on
+        several processes, -1 on one.
+        """
+        return torch.tensor([int(self._due), -1 if self._seed is None else self._seed])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take what `get_extra_state` returned."""
-        self._due = bool(state)
+        due, seed = state.tolist()
+        self._due, self._seed = bool(due), None if seed < 0 else seed
 
     @contextmanager
     def _recording(self, roles: tuple[str, ...], *, generating: bool = False) -> Iterator[None]:

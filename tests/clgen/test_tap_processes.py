@@ -47,6 +47,7 @@ class Drawing(Gap):
         return Outcome(gap.square().sum(), {})
 
 
+SEED = "_extra_state"  # what several processes draw with, and one does not
 METHODS = {"gap": Gap, "stopped": Stopped, "keyed": Keyed, "labelled": Labelled}
 
 
@@ -109,7 +110,8 @@ def train(method, how, own, seed=0):
         first = first or [p.grad.clone() for p in (*disc.parameters(), *aux.method.parameters())]
         optimizer.step()
         optimizer.zero_grad()
-    return first, [value.clone() for value in (*disc.state_dict().values(), *aux.state_dict().values())]
+    weights = [*disc.state_dict().values(), *(value for key, value in aux.state_dict().items() if key != SEED)]
+    return first, [value.clone() for value in weights]
 
 
 class Generator(nn.Module):

@@ -38,7 +38,9 @@ def train(name, own, wrap):
             wanted = aux.loss(**{key: x[own] for key, x in given(CASES[name].given_for_generator, seed).items()})
             losses.append(wanted.item())
             grown.append(torch.autograd.grad(wanted, fake)[0])
-    return losses, {**disc.state_dict(), **aux.state_dict()}, grown
+    own = aux.state_dict()
+    own.pop("_extra_state")  # the seed that several processes draw with, and one does not
+    return losses, {**disc.state_dict(), **own}, grown
 
 
 def process(rank, folder):
