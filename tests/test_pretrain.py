@@ -7,20 +7,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-from launcher import Launcher
 from PIL import Image
 from safetensors.torch import load_file
 
 from contraux.core.encoders import load_encoder
 
 SMALL = ["batch_size=128", "threads=1", "evaluation=false", "pictures=false", "device=cpu"]
-
-
-@pytest.fixture(scope="module")
-def contraux(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("streams"))
-    yield launcher
-    launcher.close()
 
 
 def losses(run):
@@ -98,7 +90,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path, contraux):
     """Two gloo processes of 64 rows and one of 128: an encoder without batch statistics, whose gradients are summed."""
     line = ["epochs=3", *SMALL, "encoder=small_cnn", "encoder.norm=group", "method.projection.batch_norm=false"]
     line += ["data._target_=downloads.fetched"]  # by the first process alone
-    line += ["optimizer=sgd", "optimizer.lr=0.02"]  # Adam and large rates enlarge rounding
+    line += ["optimizer=sgd", "optimizer.lr=0.002"]  # Adam and large rates enlarge rounding; a gradient 0.5 % off shows
     done = contraux.run("pretrain", *line, "hydra.run.dir=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = contraux.together(2, "pretrain", *line, "hydra.run.dir=two", cwd=tmp_path)
