@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, and for
 
 import pytest
 import torch
+from launcher import Launcher
 
 torch.set_num_threads(1)
 
@@ -13,3 +14,11 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _in_a_scratch_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def contraux(tmp_path_factory):
+    """What starts the command line: `contraux.run(*words, cwd=folder)`."""
+    launcher = Launcher(tmp_path_factory.mktemp("streams"))
+    yield launcher
+    launcher.close()

@@ -16,6 +16,7 @@ from ...core.data.protocol import DataFactory
 from ...core.data.split import SPLITS
 from ...core.evaluation.job import device_named
 from ...core.provenance import versions
+from ...core.training.run_folder import name_of
 from ..images import images_of
 from .extractor import ExtractorFactory, Reals, made
 from .networks import inception, pretrained
@@ -93,8 +94,3 @@ def side_of(images: torch.Tensor) -> int:
     if height != width:
         raise ValueError(f"samples must be square, or size=N be given, got {height} x {width}")
     return int(width)
-
-
-def name_of(data: DictConfig) -> str:
-    """Return the name of the data, by which extractors are called."""
-    return str(data.get("_target_", "data")).rpartition(".")[2]

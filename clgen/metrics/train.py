@@ -11,10 +11,10 @@ from rich.console import Console
 
 from ...core.check import whole
 from ...core.data.protocol import DataFactory
+from ...core.training.run_folder import name_of
 from ..images import images_of
 from .classifier import Classifier
 from .extractor import NoLabels, Reals
-from .job import name_of
 
 
 def main(cfg: DictConfig) -> None:

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ...core.losses.contrastive_flow import row_errors
 from ...core.pairs import Outcome
 from ...core.pretraining.schedule import OptimizerFactory, parameter_groups
 from ...core.training.optimizers import made_optimizer, stepping
@@ -118,10 +119,10 @@ class Engine:
         else:
             with self.auxiliary:
                 output = predicted(self.model, noisy, rows.timesteps, rows.given)
-        error = (output - aim).square().flatten(1).mean(1)
+        error = row_errors(output, aim)
         metrics = {"denoising": error.detach().mean()}
         if self.flow_weight:
-            away = (output - aim[rows.other]).square().flatten(1).mean(1)
+            away = row_errors(output, aim[rows.other])
             metrics["flow_contrast"] = away.detach().mean()
             error = error - self.flow_weight * away  # before rows are weighted: each must have a minimum
         if self.snr_gamma is not None:

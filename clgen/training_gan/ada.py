@@ -6,10 +6,10 @@ Shape legend: B images, C channels, H x W size.
 from math import pi, sqrt
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ...core.check import number, whole
+from ...core.distributed import averaged
 from ...core.distributed.processes import rank_and_size
 from .augment import Augment, affine
 
@@ -80,13 +80,10 @@ class ADA(Augment):
             real: `(B,)` scores of this process's real images.
             step: of the discriminator, counted from 1.
         """
-        size, signs = rank_and_size()[1], real.sign().mean()
-        if size > 1:  # at each step: a checkpoint between two changes keeps one process's sum for all
-            dist.all_reduce(signs)
-        self.signs += signs / size
+        self.signs += averaged(real.sign().mean())  # at each step: a checkpoint keeps one process's sum for all
         if step % self.interval:
             return
-        change = len(real) * size * self.interval / self.images
+        change = len(real) * rank_and_size()[1] * self.interval / self.images
         sign = (self.signs / self.interval - self.target).sign()
         self.probability.add_(sign * change).clamp_(0, 1)
         self.signs.zero_()

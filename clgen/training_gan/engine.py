@@ -5,12 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ...core.distributed.processes import rank_and_size
+from ...core.distributed import average_gradients, averaged
 from ...core.encoders import MomentumEncoder
 from ...core.training.optimizers import stepping
 from ..auxiliary import Auxiliary
@@ -274,21 +272,3 @@ class Engine:
 def mixes_rows(module: nn.Module) -> bool:
     """Return whether an image has a part in what comes of another of its batch, by batch norm."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
-
-
-def averaged(value: Tensor) -> Tensor:
-    """Return the mean of a detached value over processes."""
-    size = rank_and_size()[1]
-    if size == 1:
-        return value
-    total = value.clone()
-    dist.all_reduce(total)
-    return total / size
-
-
-def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Average `.grad` over processes; those that got none anywhere keep none."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = parameters_to_vector(gradients)
-    dist.all_reduce(flat)
-    vector_to_parameters(flat / dist.get_world_size(), gradients)

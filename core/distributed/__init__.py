@@ -4,6 +4,7 @@ Everything here follows one rule: each process computes a loss whose mean over p
 and parameter gradients are averaged over processes, as DistributedDataParallel and Accelerate do.
 """
 
+from .averages import average_gradients, averaged
 from .chunks import split_rows
 from .gather import gather_with_gradient
 from .grad_cache import cached_backward
@@ -12,6 +13,8 @@ from .processes import loss_share, row_counts
 from .ring import ring_info_nce
 
 __all__ = [
+    "average_gradients",
+    "averaged",
     "cached_backward",
     "gather_with_gradient",
     "gathered_pairs",

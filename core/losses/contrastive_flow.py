@@ -102,10 +102,15 @@ def flow_terms(prediction: Tensor, target: Tensor, negative: Tensor, has_one: Te
         negative: `(B,)` long, the row whose target repels.
         has_one: `(B,)` bool, whether that counts.
     """
+    away = row_errors(prediction, target[negative])
+    return FlowTerms(row_errors(prediction, target).mean(), away.masked_fill(~has_one, 0.0).mean())
+
+
+def row_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the mean square of each row's difference, `(B,)`, in float32 (float64 for such rows)."""
     dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
-    v, u = prediction.flatten(1).to(dtype), target.flatten(1).to(dtype)
-    away = (v - u[negative]).square().mean(1)
-    return FlowTerms((v - u).square().mean(), away.masked_fill(~has_one, 0.0).mean())
+    errors: Tensor = (prediction.flatten(1).to(dtype) - target.flatten(1).to(dtype)).square().mean(1)
+    return errors
 
 
 def other_rows(

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ..distributed import cached_backward, split_rows
+from ..distributed import average_gradients, cached_backward, split_rows
 from ..encoders import MomentumEncoder
 from ..pairs import Outcome
 from ..training.optimizers import made_optimizer, stepping
@@ -88,7 +87,7 @@ class Engine:
         if outcome is None:
             raise ValueError("an optimizer step needs at least one batch, got none")
         if self.chunk_size is not None and self.accelerator.num_processes > 1:
-            _average_gradients(self.method)
+            average_gradients(self.method.parameters())  # which gradient caching leaves to its caller
         if self.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         with stepping(self.rates[0] * factor):
@@ -131,11 +130,3 @@ def _synchronised(method: Method, device: torch.device) -> Method:
             "batch norm has each process's own statistics: torch synchronises them on GPUs only", stacklevel=5
         )
     return method
-
-
-def _average_gradients(module: nn.Module) -> None:
-    """Average `.grad` over processes, which gradient caching leaves to its caller."""
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    flat = parameters_to_vector(gradients)
-    torch.distributed.all_reduce(flat)
-    vector_to_parameters(flat / torch.distributed.get_world_size(), gradients)

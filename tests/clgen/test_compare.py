@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from launcher import Launcher
 
 RANDOM = "{_target_: contraux.clgen.metrics.random_cnn, _partial_: true}"
 GAN = [
@@ -19,13 +18,6 @@ DIFFUSION = [
     "evaluation={samples: 32, sampling_steps: [1], images: 60, levels: [0.3, 0.6], bins: 4, shifts: [50]}",
     "evaluation.extractors.classifier=null",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def contraux(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("streams"))
-    yield launcher
-    launcher.close()
 
 
 def test_gans_in_parallel_with_a_failing_arm_then_kept_and_extended(tmp_path, contraux):

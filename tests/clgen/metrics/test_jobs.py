@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from launcher import Launcher
 
 from contraux.clgen.images import as_uint8, images_of, save_grid, save_pngs
 from contraux.clgen.metrics import Classifier, Inception, Reals, Settings, evaluate_images, random_cnn
@@ -24,13 +23,6 @@ SCORE = [
     "extractors.classifier.steps=1",
 ]  # fmt: skip
 CLASSES = tuple("0123456789")
-
-
-@pytest.fixture(scope="module")
-def contraux(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("streams"))
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import signal
 
 import pytest
 import torch
-from launcher import Launcher
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -16,13 +15,6 @@ SMALL = [
     "batch_size=16", "images=64", "backbone=dcgan", "backbone.width=4", "backbone.latent=8", "threads=1", "device=cpu",
     "trainer.log_every=1", "evaluation=null",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def contraux(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("streams"))
-    yield launcher
-    launcher.close()
 
 
 def table(run):
