@@ -1,17 +1,15 @@
 """One optimizer step of a denoiser, on whatever devices Accelerate has. Shape legend: B rows."""
 
-import warnings
 from copy import deepcopy
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ...core.losses.contrastive_flow import row_errors
 from ...core.pairs import Outcome
-from ...core.pretraining.schedule import OptimizerFactory, parameter_groups
-from ...core.training.optimizers import made_optimizer, stepping
+from ...core.training.optimizers import OptimizerFactory, made_optimizer, parameter_groups, stepping
+from ...core.training.start import prepared
 from ..auxiliary import Auxiliary
 from .batch import Rows
 from .labels import predicted
@@ -59,17 +57,15 @@ class Engine:
         from diffusers.training_utils import EMAModel  # here: diffusers takes long to import
 
         self.ema = EMAModel(self.bare.parameters(), decay=ema_decay, foreach=True)
-        trained = [self.bare] if auxiliary is None else [self.bare, auxiliary.to(accelerator.device).train()]
-        made = made_optimizer(optimizer, parameter_groups(nn.ModuleList(trained)))
+        parts = [self.bare] if auxiliary is None else [self.bare, auxiliary.to(accelerator.device).train()]
+        self.trained = nn.ModuleList(parts)
+        made = made_optimizer(optimizer, parameter_groups(self.trained))
         self.rates = [group["lr"] for group in made.param_groups]
         if compile:
             self.bare.compile(
                 backend=compile if isinstance(compile, str) else "inductor"
             )  # after the taps are on: later ones would be ignored
-        with warnings.catch_warnings():  # of torch, on an argument that Accelerate's settings cannot yet name otherwise
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self.model, self.optimizer = accelerator.prepare(self.bare, made)
-        self.parameters = [parameter for part in trained for parameter in part.parameters()]
+        self.model, self.optimizer = prepared(accelerator, self.bare, made)
         kept: list[Any] = [self.ema] if auxiliary is None else [self.ema, auxiliary]
         accelerator.register_for_checkpointing(*kept)
 
@@ -92,7 +88,7 @@ class Engine:
         outcome = self._loss(rows)
         self.accelerator.backward(outcome.loss)
         if self.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
+            self.accelerator.clip_grad_norm_(self.trained.parameters(), self.max_grad_norm)
         with stepping(self.rates[0]):
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -105,10 +101,6 @@ class Engine:
         for buffer, own in zip(self.averaged.buffers(), self.bare.buffers(), strict=True):
             buffer.copy_(own)
         return self.averaged
-
-    def finite(self) -> bool:
-        """Return whether all weights are; waits for the device."""
-        return bool(torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all())
 
     def _loss(self, rows: Rows) -> Outcome:
         alpha, sigma = levels = self.process.levels(rows.timesteps)

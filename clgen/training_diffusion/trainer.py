@@ -3,22 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
-from tqdm.auto import tqdm
 
 from ...core.check import choice, number, whole
-from ...core.interruption import Interruption
-from ...core.pretraining.schedule import OptimizerFactory
-from ...core.pretraining.trainer import PRECISIONS, Trained
 from ...core.training import checkpoint
-from ...core.training.record import NotFinite, Record
+from ...core.training.loop import ADVICE, Loop, Step, Trained
+from ...core.training.optimizers import OptimizerFactory
 from ...core.training.settings import Settings, described
-from ...core.training.state import on_cpu, shared_state
-from ...core.training.trackers import check_trackers
+from ...core.training.start import PRECISIONS, started
 from ..auxiliary import Auxiliary
 from ..diffusion.pairing import paired_batch
 from ..images import Images
@@ -26,7 +21,6 @@ from .batch import Drawer
 from .engine import Engine
 from .grids import Grids
 from .labels import NULL, takes_labels
-from .loop import Clock, agreed
 from .process import Process
 from .sampling import check_steps
 from .schedule import factor
@@ -177,78 +171,40 @@ class Trainer:
         """
         if self._fitted:
             raise ValueError("a trainer fits once, got another fit(): make a new one of a new model")
-        self._fitted = True
-        check_trackers(self.trackers)
         self.folder = Path(self.folder)
-        settings, begun = self.settings, checkpoint.position(self.folder)
-        if begun is not None and not resume:
-            raise ValueError(
-                f"folder must be one without a checkpoint, got {str(self.folder)!r} with one of step {begun}: "
-                "fit(resume=True) goes on from it, and another folder begins anew"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        accelerator = self._accelerator()
-        if resume:
-            checkpoint.check(self.folder, accelerator.num_processes, settings)
+        settings = self.settings
+        accelerator = started(self, settings, resume=resume, rows=2)
+        self._fitted = True
         engine = self._engine(accelerator)
-        begun = checkpoint.load(accelerator, self.folder) if resume else 0
+        begun = checkpoint.load(accelerator, self.folder) if resume else None
         engine.loaded()
-        record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
-        interruption, clock = Interruption(), Clock(self.batch_size, begun)
-        draw, saved, step = self._drawer(accelerator), begun if resume else None, begun
-        try:
-            with interruption.listening(), self._bar(accelerator, begun) as bar:
-                while step < self.steps:
-                    rate = factor(step, self.steps, round(self.warmup * self.steps), self.decay)
-                    outcome = engine.update(draw(step), rate)
-                    step += 1
-                    record.add(step, engine.rates[0] * rate, outcome)
-                    clock.step = step
-                    bar.update(self.batch_size)
-                    due = self.checkpoint_every is not None and step % self.checkpoint_every == 0
-                    read = step % self.log_every == 0 or due
-                    stop = agreed(accelerator, interruption, read)
-                    if read or stop or step == self.steps:
-                        record.write(clock.images_per_second)
-                        bar.set_postfix_str(f"loss {record.last['loss']:.4g}")
-                    if due or stop or step == self.steps:
-                        if not engine.finite():
-                            raise NotFinite(step, float("nan"), "the weights")
-                        checkpoint.save(accelerator, self.folder, step, settings)
-                        saved = step
-                    if stop:
-                        break
-                    if self.grids is not None and accelerator.is_main_process and self.grids.due(step, self.steps):
-                        self.grids.draw(engine.average(), self.process, step)
-        except NotFinite as error:
-            kept = "no checkpoint had been saved" if saved is None else f"the checkpoint of step {saved} is kept"
-            raise ValueError(f"{error}; {kept}: try a lower learning rate, or bf16 in the place of fp16") from error
-        finally:
-            for tracker in accelerator.trackers:  # not `end_training`, which also ends the group of processes
-                tracker.finish()
-        self.averaged = engine.average()
-        status = "completed" if step == self.steps else "interrupted"
-        speed = round(clock.images_per_second(), 1)
-        return Trained(status, interruption.reason, step, self.steps, record.last, round(clock.seconds(), 3), speed)
+        drawn = self._drawer(accelerator)
 
-    def _accelerator(self) -> Accelerator:
-        shared_state(self.device, self.precision)
-        accelerator = Accelerator(
-            mixed_precision=self.precision,
-            cpu=on_cpu(self.device),
-            log_with=list(self.trackers) or None,
-            project_dir=self.folder if self.trackers else None,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        def take(step: int) -> Step:
+            rate = factor(step, self.steps, round(self.warmup * self.steps), self.decay)
+            return Step(engine.rates[0] * rate, engine.update(drawn(step), rate))
+
+        loop = Loop(
+            accelerator,
+            self.folder,
+            settings,
+            [engine.trained],
+            take,
+            steps=self.steps,
+            images=self.batch_size,
+            begun=begun,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+            advice=ADVICE,
+            progress_bar=self.progress_bar,
         )
-        processes = accelerator.num_processes
-        if self.batch_size % processes or self.batch_size // processes < 2:
-            raise ValueError(
-                f"batch_size must divide among the {processes} processes, two rows each at least, got {self.batch_size}"
-            )
-        if self.trackers:
-            accelerator.init_trackers("")
-        set_seed(self.seed, device_specific=True)
-        return accelerator
+        grids = self.grids
+        if grids is not None:
+            loop.draws = lambda step: grids.due(step, self.steps)
+            loop.draw = lambda step: grids.draw(engine.average(), self.process, step)
+        found = loop.run()
+        self.averaged = engine.average()
+        return found
 
     def _engine(self, accelerator: Accelerator) -> Engine:
         if self.gradient_checkpointing:
@@ -282,8 +238,3 @@ class Trainer:
         local = self.batch_size // accelerator.num_processes
         mine = slice(accelerator.process_index * local, (accelerator.process_index + 1) * local)
         return lambda step: draw(step, accelerator.device, mine)
-
-    def _bar(self, accelerator: Accelerator, begun: int) -> "tqdm[NoReturn]":
-        shown = self.progress_bar and accelerator.is_main_process
-        total, done = self.steps * self.batch_size, begun * self.batch_size
-        return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not shown)

@@ -1,67 +1,38 @@
 """The one loop that trains GANs. Shape legend: B images of a batch, over all processes."""
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ...core.check import choice, number, whole
 from ...core.data import epoch_order
-from ...core.interruption import Interruption
 from ...core.pairs import Outcome
 from ...core.training import checkpoint
-from ...core.training.optimizers import made_optimizer
-from ...core.training.record import NotFinite, Record
+from ...core.training.loop import Loop, Step, Trained, every
+from ...core.training.optimizers import OptimizerFactory, made_optimizer
+from ...core.training.record import Failure
 from ...core.training.settings import Settings, described
-from ...core.training.state import on_cpu, shared_state
-from ...core.training.trackers import check_trackers
+from ...core.training.start import PRECISIONS, started
 from ..auxiliary import Auxiliary
 from ..images import Images
 from .adversarial import Adversarial
 from .augment import Augment
-from .draws import STREAMS, Draws
+from .draws import Draws
 from .engine import Engine, Players, mixes_rows
 from .pictures import Pictures
+from .roles import check_roles
 
-PRECISIONS = ("no", "fp16", "bf16")
 KEPT = (
     "steps", "batch_size", "seed", "discriminator_steps", "ema", "weight", "generator_weight", "perturbation",
     "precision", "generator", "discriminator", "adversarial", "augment", "generator_optimizer",
     "discriminator_optimizer",
 )  # fmt: skip
 """What a run that goes on must be given again, beside the same images."""
-
-OptimizerFactory = Callable[..., torch.optim.Optimizer]
-
-
-class Trained(NamedTuple):
-    """What came of a run.
-
-    Attributes:
-        status: `completed`, or `interrupted` by a signal, after its checkpoint was written.
-        by: the signal's name, or None.
-        step: steps of the generator taken, of `steps`.
-        steps: of the whole training.
-        last: losses and metrics of the last step.
-        seconds: of training in this process, pictures and checkpoints included.
-        images_per_second: real images that the discriminator saw, over those seconds and all processes.
-    """
-
-    status: str
-    by: str | None
-    step: int
-    steps: int
-    last: dict[str, float]
-    seconds: float
-    images_per_second: float
 
 
 @dataclass
@@ -149,7 +120,7 @@ class Trainer:
         if self.batch_size > found:
             raise ValueError(f"batch_size must be at most the {found} images of the data, got {self.batch_size}")
         own_term = self.generator_weight > 0
-        _check_roles(self.auxiliary, self.images, self.conditional, self.augment, own_term=own_term)
+        check_roles(self.auxiliary, self.images, self.conditional, self.augment, own_term=own_term)
         if self.adversarial.penalised and mixes_rows(self.discriminator):
             warnings.warn(
                 "a gradient penalty is of each image on its own, and batch norm in the discriminator mixes them: take "
@@ -183,87 +154,55 @@ class Trainer:
         """
         if self._fitted:
             raise ValueError("a trainer fits once, got another fit(): make a new one")
-        check_trackers(self.trackers)
         self.folder = Path(self.folder)
-        settings, begun = self.settings, checkpoint.position(self.folder)
-        if begun is not None and not resume:
-            raise ValueError(
-                f"folder must be one without a checkpoint, got {str(self.folder)!r} with one of step {begun}: "
-                "fit(resume=True) goes on from it, and another folder begins anew"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        accelerator = self._accelerator()
-        if resume:
-            checkpoint.check(self.folder, accelerator.num_processes, settings)
+        settings = self.settings
+        accelerator = started(self, settings, resume=resume)
         self._fitted = True
         engine = self._engine(accelerator)
-        begun = checkpoint.load(accelerator, self.folder) if resume else 0
-        record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
+        begun = checkpoint.load(accelerator, self.folder) if resume else None
         pictures = Pictures(self.images, engine.players, self.conditional, self.seed, self.folder)
         if accelerator.is_main_process and not resume:
             pictures.real()
-        return self._loop(accelerator, engine, record, pictures, settings, begun, begun if resume else None)
-
-    def _loop(
-        self, accelerator: Accelerator, engine: Engine, record: Record, pictures: Pictures, settings: Settings,
-        begun: int, saved: int | None,
-    ) -> Trained:  # fmt: skip
-        interruption, start, step = Interruption(), time.perf_counter(), begun
-        images, order = self.batch_size * self.discriminator_steps, self._order(accelerator, begun)
-
-        def speed() -> float:
-            return (step - begun) * images / (time.perf_counter() - start)
-
-        try:
-            with interruption.listening(), self._bar(accelerator, begun, images) as bar:
-                while step < self.steps:
-                    outcome = self._step(engine, order, step, accelerator.device)
-                    step += 1
-                    record.add(step, engine.optimizers[1].param_groups[0]["lr"], outcome)
-                    bar.update(images)
-                    due = _due(step, self.checkpoint_every)
-                    drawn = _due(step, self.sample_every) or step == self.steps
-                    read = step % self.log_every == 0 or due or drawn
-                    stop = _agreed(accelerator, interruption, read)
-                    if read or stop or step == self.steps:
-                        record.write(speed)
-                        bar.set_postfix_str(f"D {record.last['discriminator']:.3f} G {record.last['generator']:.3f}")
-                        self._watch(step, record.last.get("won", 0.0))
-                    if drawn and accelerator.is_main_process:
-                        pictures.samples(step)
-                    if stop or step == self.steps or (due and record.last.get("won", 0.0) < self.log_every):
-                        if not finite(engine.players):
-                            raise NotFinite(step, float("nan"), "the weights")
-                        checkpoint.save(accelerator, self.folder, step, settings)
-                        saved = step
-                    if stop:
-                        break
-        except (NotFinite, Collapsed) as error:
-            kept = "no checkpoint had been saved" if saved is None else f"the checkpoint of step {saved} is kept"
-            raise ValueError(f"{error}; {kept}: {TRY}") from error
-        finally:
-            for tracker in accelerator.trackers:
-                tracker.finish()
-        status = "completed" if step == self.steps else "interrupted"
-        if status == "completed" and accelerator.is_main_process:
+        order = self._order(accelerator, begun or 0)
+        found = Loop(
+            accelerator,
+            self.folder,
+            settings,
+            [engine.players],
+            lambda step: self._step(engine, order, step, accelerator.device),
+            steps=self.steps,
+            images=self.batch_size * self.discriminator_steps,
+            begun=begun,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+            advice=ADVICE,
+            progress_bar=self.progress_bar,
+            says=lambda last: f"D {last['discriminator']:.3f} G {last['generator']:.3f}",
+            keeps=self._watch,
+            draws=lambda step: every(self.sample_every, step) or step == self.steps,
+            draw=pictures.samples,
+        ).run()
+        if found.status == "completed" and accelerator.is_main_process:
             pictures.interpolation()
-        seconds = round(time.perf_counter() - start, 3)
-        return Trained(status, interruption.reason, step, self.steps, record.last, seconds, round(speed(), 1))
+        return found
 
-    def _step(self, engine: Engine, order: Iterator[Tensor], step: int, device: torch.device) -> Outcome:
-        """Take the discriminator's steps and the generator's, and return the loss of the last of the former."""
+    def _step(self, engine: Engine, order: Iterator[Tensor], step: int, device: torch.device) -> Step:
+        """Take the discriminator's steps and the generator's; the loss is that of the last of the former."""
         for part in range(self.discriminator_steps):
             rows = next(order)
             real = self.images.tensor[rows].to(device, non_blocking=True)
             labels = self.images.labels[rows].to(device, non_blocking=True)
             found = engine.discriminator_step(step * self.discriminator_steps + part, real, labels)
         found |= engine.generator_step(step, real, labels)
-        return Outcome(found.pop("loss") + 0 * found["generator"], found)
+        outcome = Outcome(found.pop("loss") + 0 * found["generator"], found)
+        return Step(engine.optimizers[1].param_groups[0]["lr"], outcome)
 
-    def _watch(self, step: int, won: float) -> None:
-        """Raise where the discriminator has won for good."""
+    def _watch(self, step: int, last: dict[str, float]) -> bool:
+        """Raise where the discriminator has won for good; return whether it is not about to."""
+        won = last.get("won", 0.0)
         if self.collapse_after is not None and won >= self.collapse_after:
             raise Collapsed(step, round(won))
+        return won < self.log_every
 
     def _order(self, accelerator: Accelerator, begun: int) -> Iterator[Tensor]:
         """Yield the indices of this process's rows of every batch from step `begun` on."""
@@ -276,22 +215,6 @@ class Trainer:
             for indices in order[batch % each :]:
                 yield torch.tensor(indices[mine])
                 batch += 1
-
-    def _accelerator(self) -> Accelerator:
-        shared_state(self.device, self.precision)
-        accelerator = Accelerator(
-            mixed_precision=self.precision,
-            cpu=on_cpu(self.device),
-            log_with=list(self.trackers) or None,
-            project_dir=self.folder if self.trackers else None,
-        )
-        processes = accelerator.num_processes
-        if self.batch_size % processes:
-            raise ValueError(f"batch_size must divide among the {processes} processes, got {self.batch_size}")
-        if self.trackers:
-            accelerator.init_trackers("")
-        set_seed(self.seed, device_specific=True)
-        return accelerator
 
     def _engine(self, accelerator: Accelerator) -> Engine:
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -319,18 +242,14 @@ class Trainer:
             conditional=self.conditional,
         )
 
-    def _bar(self, accelerator: Accelerator, begun: int, images: int) -> "tqdm[NoReturn]":
-        shown = self.progress_bar and accelerator.is_main_process
-        return tqdm(total=self.steps * images, initial=begun * images, unit="img", unit_scale=True, disable=not shown)
 
-
-TRY = (
+ADVICE = (
     "try a lower learning rate of the discriminator, a penalty (adversarial.r1=1), augment=diffaug, or a backbone with "
     "spectral norm (backbone=sndcgan)"
 )
 
 
-class Collapsed(ValueError):
+class Collapsed(Failure):
     """The discriminator tells real from fake without fail, so that the generator has nothing left to learn from."""
 
     def __init__(self, step: int, won: int) -> None:
@@ -342,53 +261,3 @@ class Collapsed(ValueError):
 def trained(*modules: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that are not frozen."""
     return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-
-def finite(players: nn.Module) -> bool:
-    """Return whether all weights and statistics are; waits for the device."""
-    values = [x for x in (*players.parameters(), *players.buffers()) if x.is_floating_point()]
-    return bool(torch.stack([x.isfinite().all() for x in values]).all())
-
-
-def _due(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
-
-
-def _agreed(accelerator: Accelerator, interruption: Interruption, ask: bool) -> bool:
-    """Return whether to stop: several processes must agree, and ask each other only now and then."""
-    if accelerator.num_processes == 1:
-        return interruption.look() is not None
-    if not ask:
-        return False
-    flag = torch.tensor(float(interruption.look() is not None), device=accelerator.device)
-    return float(accelerator.reduce(flag, "sum")) > 0
-
-
-def _check_roles(
-    auxiliary: Auxiliary | None, images: Images, conditional: bool, augment: Augment, *, own_term: bool
-) -> None:
-    """Raise where a method asks for what this run has not; `own_term`: whether the generator has a term of it.
-
-    Raises:
-        ValueError: a role or context that is unknown, views without augmentation, or labels that there are not.
-    """
-    labelled = bool(images.classes) and bool((images.labels >= 0).all())
-    if conditional and not labelled:
-        raise ValueError("conditional=true needs images that all have a class, and these have none: conditional=false")
-    if auxiliary is None:
-        return
-    method: Any = auxiliary.method
-    name = type(method).__name__
-    asked = (*method.roles, *method.key_roles, *method.generator_roles, *method.generator_key_roles)
-    for role in asked:
-        if role not in STREAMS:
-            raise ValueError(f"{name} asks for {role!r} images, and there are real, view, fake, real_key and fake_key")
-    if {"view", "real_key"} & set(asked) and augment.numbers == 0:
-        raise ValueError(f"{name} compares views of an image, which need an augmentation: augment=affine")
-    if "labels" in method.context and not labelled:
-        raise ValueError(f"{name} needs images that all have a class, and these have none")
-    if own_term and "labels" in method.generator_context and not conditional:
-        raise ValueError(
-            f"{name} looks at the classes of generated images: conditional=true, or generator_weight=0 for its term of "
-            "the discriminator alone"
-        )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..distributed import average_gradients, cached_backward, split_rows
 from ..encoders import MomentumEncoder
 from ..pairs import Outcome
-from ..training.optimizers import made_optimizer, stepping
+from ..training.optimizers import OptimizerFactory, made_optimizer, parameter_groups, stepping
+from ..training.start import prepared
 from .method import Method
-from .schedule import OptimizerFactory, parameter_groups
 
 Views = tuple[Tensor, Tensor, Tensor]
 """First view, second view and labels of this process's rows of one batch."""
@@ -63,9 +63,7 @@ class Engine:
         made = made_optimizer(optimizer, groups)
         self.rates = [group["lr"] * scale for group in made.param_groups]
         self.method = method.train()
-        with warnings.catch_warnings():  # of torch, on an argument that Accelerate's settings cannot yet name otherwise
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self.model, self.optimizer = accelerator.prepare(method, made)
+        self.model, self.optimizer = prepared(accelerator, method, made)
 
     def update(self, batches: Sequence[Views], factor: float) -> Outcome:
         """Take one step on the mean gradient of the batches, and return the outcome of the last.
@@ -94,11 +92,6 @@ class Engine:
             self.optimizer.step()
         self.optimizer.zero_grad()
         return outcome
-
-    def finite(self) -> bool:
-        """Return whether all weights and statistics are; waits for the device."""
-        values = [x for x in (*self.method.parameters(), *self.method.buffers()) if x.is_floating_point()]
-        return bool(torch.stack([x.isfinite().all() for x in values]).all())
 
     def _gradient(self, first: Tensor, second: Tensor, labels: Tensor, share: int) -> Outcome:
         """Add the gradient of one batch, divided by `share`, encoding it whole or in chunks."""

@@ -1,14 +1,10 @@
-"""How the learning rate moves, and which parameters decay."""
+"""How the learning rate moves, and the optimizer of large batches."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
-
-OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
-"""What a YAML of `configs/optimizer/` describes: `optimizer(parameter groups) -> torch.optim.Optimizer`."""
 
 SCALED_FROM = 256
 """The batch for which a learning rate is stated when it is scaled linearly (Goyal et al. 2017)."""
@@ -30,18 +26,6 @@ def warmup_cosine(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
-
-
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the trained parameters in two groups, of which the second has no weight decay (and no LARS scaling).
-
-    Without decay are biases and the scales of norms: parameters with one dimension or none (Goyal et al. 2017, 5.1).
-    """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim > 1]
-    others = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def lars(groups: Iterable[dict[str, Any]], **settings: Any) -> Optimizer:

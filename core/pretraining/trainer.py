@@ -1,60 +1,32 @@
 """The one loop that trains every method. Shape legend: B examples of a batch, over all processes."""
 
-import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
-from tqdm.auto import tqdm
 
 from ..check import choice, number, whole
 from ..data import Batch, DataSet, batches, epoch_order
-from ..interruption import Interruption
 from ..training import checkpoint
-from ..training.record import NotFinite, Record
+from ..training.loop import ADVICE, Loop, Step, Trained
+from ..training.optimizers import OptimizerFactory
 from ..training.settings import Settings, described
-from ..training.state import on_cpu, shared_state
-from ..training.trackers import check_trackers
+from ..training.start import PRECISIONS, started
 from ..views.pair import TwoViews
 from .engine import Engine, Views
 from .method import Method
-from .schedule import SCALED_FROM, OptimizerFactory, warmup_cosine
+from .schedule import SCALED_FROM, warmup_cosine
 
-PRECISIONS = ("no", "fp16", "bf16")
 KEPT = (
     "epochs", "batch_size", "accumulate", "chunk_size", "seed", "warmup", "scale_learning_rate", "max_grad_norm",
     "precision", "channels_last", "compile", "sync_batchnorm", "method", "views", "optimizer",
 )  # fmt: skip
 """What a run that goes on must be given again, beside data of the same length and shape."""
-
-
-class Trained(NamedTuple):
-    """What came of a run.
-
-    Attributes:
-        status: `completed`, or `interrupted` by a signal, after its checkpoint was written.
-        by: the signal's name, or None.
-        step: optimizer steps taken, of `steps`.
-        steps: of the whole training.
-        last: learning rate, loss and metrics of the last step.
-        seconds: of training in this process, loading and checkpoints included.
-        images_per_second: over those seconds and all processes, each image counted once.
-    """
-
-    status: str
-    by: str | None
-    step: int
-    steps: int
-    last: dict[str, float]
-    seconds: float
-    images_per_second: float
 
 
 @dataclass
@@ -182,76 +154,39 @@ class Trainer:
                 "a trainer fits once, got another fit(): make a new one of a new method (fit(resume=True) goes on from "
                 "the checkpoint in its folder)"
             )
-        check_trackers(self.trackers)
         self.folder = Path(self.folder)
-        settings, begun = self.settings, checkpoint.position(self.folder)
-        if begun is not None and not resume:
-            raise ValueError(
-                f"folder must be one without a checkpoint, got {str(self.folder)!r} with one of step {begun}: "
-                "fit(resume=True) goes on from it, and another folder begins anew"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        accelerator = self._accelerator()
-        if resume:
-            checkpoint.check(self.folder, accelerator.num_processes, settings)
+        settings = self.settings
+        accelerator = started(self, settings, resume=resume)
         self._fitted = True
         engine = self._engine(accelerator)
-        begun = checkpoint.load(accelerator, self.folder) if resume else 0
-        record = Record(accelerator, self.folder / "progress.csv", begun if resume else None)
-        interruption, clock = Interruption(), _Clock(self.batch_size * self.accumulate, begun)
-        loader = self._loader(accelerator, begun)
-        saved, step = begun if resume else None, begun
+        begun = checkpoint.load(accelerator, self.folder) if resume else None
+        loader = self._loader(accelerator, begun or 0)
+
+        def take(step: int) -> Step:
+            factor = warmup_cosine(step, self.steps, round(self.warmup * self.steps))
+            parts = range(step * self.accumulate, (step + 1) * self.accumulate)
+            outcome = engine.update([self._views(accelerator, loader, i) for i in parts], factor)
+            engine.method.update((step + 1) / self.steps)
+            return Step(engine.rates[0] * factor, outcome)
+
+        loop = Loop(
+            accelerator,
+            self.folder,
+            settings,
+            [engine.method],
+            take,
+            steps=self.steps,
+            images=self.batch_size * self.accumulate,
+            begun=begun,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+            advice=ADVICE,
+            progress_bar=self.progress_bar,
+        )
         try:
-            with interruption.listening(), self._bar(accelerator, begun) as bar:
-                while step < self.steps:
-                    factor = warmup_cosine(step, self.steps, round(self.warmup * self.steps))
-                    parts = range(step * self.accumulate, (step + 1) * self.accumulate)
-                    outcome = engine.update([self._views(accelerator, loader, i) for i in parts], factor)
-                    step += 1
-                    engine.method.update(step / self.steps)
-                    record.add(step, engine.rates[0] * factor, outcome)
-                    clock.step = step
-                    bar.update(clock.images)
-                    due = self.checkpoint_every is not None and step % self.checkpoint_every == 0
-                    read = step % self.log_every == 0 or due
-                    stop = _agreed(accelerator, interruption, read)
-                    if read or stop or step == self.steps:
-                        record.write(clock.images_per_second)
-                        bar.set_postfix_str(f"loss {record.last['loss']:.4g}")
-                    if due or stop or step == self.steps:
-                        if not engine.finite():
-                            raise NotFinite(step, float("nan"), "the weights")
-                        checkpoint.save(accelerator, self.folder, step, settings)
-                        saved = step
-                    if stop:
-                        break
-        except NotFinite as error:
-            kept = "no checkpoint had been saved" if saved is None else f"the checkpoint of step {saved} is kept"
-            raise ValueError(f"{error}; {kept}: try a lower learning rate, or bf16 in the place of fp16") from error
+            return loop.run()
         finally:
             loader.close()  # ends the workers
-            for tracker in accelerator.trackers:  # not `end_training`, which also ends the group of processes
-                tracker.finish()
-        status = "completed" if step == self.steps else "interrupted"
-        speed = round(clock.images_per_second(), 1)
-        return Trained(status, interruption.reason, step, self.steps, record.last, round(clock.seconds(), 3), speed)
-
-    def _accelerator(self) -> Accelerator:
-        shared_state(self.device, self.precision)
-        accelerator = Accelerator(
-            mixed_precision=self.precision,
-            cpu=on_cpu(self.device),
-            log_with=list(self.trackers) or None,
-            project_dir=self.folder if self.trackers else None,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        processes = accelerator.num_processes
-        if self.batch_size % processes:
-            raise ValueError(f"batch_size must divide among the {processes} processes, got {self.batch_size}")
-        if self.trackers:
-            accelerator.init_trackers("")
-        set_seed(self.seed, device_specific=True)
-        return accelerator
 
     def _engine(self, accelerator: Accelerator) -> Engine:
         return Engine(
@@ -265,11 +200,6 @@ class Trainer:
             compile=self.compile,
             sync_batchnorm=self.sync_batchnorm,
         )
-
-    def _bar(self, accelerator: Accelerator, begun: int) -> "tqdm[NoReturn]":
-        images = self.batch_size * self.accumulate
-        shown = self.progress_bar and accelerator.is_main_process
-        return tqdm(total=self.steps * images, initial=begun * images, unit="img", unit_scale=True, disable=not shown)
 
     def _loader(self, accelerator: Accelerator, begun: int) -> Generator[Batch, None, None]:
         """Yield this process's rows of every batch from step `begun` on."""
@@ -292,26 +222,3 @@ class Trainer:
         generator = torch.Generator(accelerator.device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
         start = accelerator.process_index * len(inputs)
         return (*self.views(inputs, generator, start=start, total=self.batch_size), labels)
-
-
-class _Clock:
-    """Seconds since it was made, and images a second."""
-
-    def __init__(self, images: int, begun: int) -> None:
-        self.images, self.begun, self.step, self._start = images, begun, begun, time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    def images_per_second(self) -> float:
-        return (self.step - self.begun) * self.images / self.seconds()
-
-
-def _agreed(accelerator: Accelerator, interruption: Interruption, ask: bool) -> bool:
-    """Return whether to stop: several processes must agree, and ask each other only now and then."""
-    if accelerator.num_processes == 1:
-        return interruption.look() is not None
-    if not ask:
-        return False
-    flag = torch.tensor(float(interruption.look() is not None), device=accelerator.device)
-    return float(accelerator.reduce(flag, "sum")) > 0

@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from torch import nn
+from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""What a YAML of `configs/optimizer/` describes: `optimizer(parameters, or groups) -> torch.optim.Optimizer`."""
 
 
-def made_optimizer(factory: Callable[..., torch.optim.Optimizer], parameters: Iterable[Any]) -> torch.optim.Optimizer:
+def made_optimizer(factory: OptimizerFactory, parameters: Iterable[Any]) -> Optimizer:
     """Return the optimizer that a factory makes of parameters, or of groups of them.
 
     Raises:
@@ -17,6 +21,18 @@ def made_optimizer(factory: Callable[..., torch.optim.Optimizer], parameters: It
         return factory(parameters)
     except TypeError as error:
         raise ValueError(f"the optimizer cannot be made of these settings: {error}") from error
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the trained parameters in two groups, of which the second has no weight decay (and no LARS scaling).
+
+    Without decay are biases and the scales of norms: parameters with one dimension or none (Goyal et al. 2017, 5.1).
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    others = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 @contextmanager

@@ -82,7 +82,11 @@ def _last_row(path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in rows[-1].items() if name != "step"} if rows else {}
 
 
-class NotFinite(ValueError):
+class Failure(ValueError):
+    """Why a training cannot go on."""
+
+
+class NotFinite(Failure):
     """A loss that is NaN or infinite, and the step that found it."""
 
     def __init__(self, step: int, value: float, what: str = "the loss") -> None:

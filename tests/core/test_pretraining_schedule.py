@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from contraux.core.pretraining.schedule import lars, parameter_groups, warmup_cosine
+from contraux.core.pretraining.schedule import lars, warmup_cosine
+from contraux.core.training.optimizers import parameter_groups
 
 
 def test_warmup_rises_to_one_and_the_cosine_falls_to_zero():

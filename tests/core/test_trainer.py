@@ -13,6 +13,7 @@ from pretraining import make_method, make_trainer
 from contraux.core.files import existing
 from contraux.core.pretraining import SimCLR
 from contraux.core.training.record import NotFinite
+from contraux.core.training.start import started
 
 
 def rows(folder):
@@ -68,8 +69,9 @@ def test_accumulation_averages_gradients_and_warns_that_batches_stay_apart(tmp_p
     with pytest.warns(UserWarning, match="compared within each batch alone"):
         trainer = make_trainer(tmp_path / "two", epochs=1, batch_size=64, accumulate=2)
     assert trainer.steps == 1258 // 128
-    engine, by_hand = (one._engine(one._accelerator()) for one in (trainer, make_trainer(tmp_path / "hand")))
-    loader = trainer._loader(trainer._accelerator(), 0)
+    accelerator = started(trainer, trainer.settings, resume=False)
+    engine, by_hand = (one._engine(accelerator) for one in (trainer, make_trainer(tmp_path / "hand")))
+    loader = trainer._loader(accelerator, 0)
     batches = [trainer._views(engine.accelerator, loader, batch) for batch in range(2)]
     loader.close()
     engine.update(batches, factor=0.5)

@@ -1,0 +1,189 @@
+"""The loop of every trainer: it takes steps, writes what they found, and leaves a checkpoint however it ends.
+
+A trainer gives it what differs: how a step is taken, what is drawn, what ends a training beside numbers that fail.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..interruption import Interruption
+from ..pairs import Outcome
+from . import checkpoint
+from .record import Failure, NotFinite, Record
+from .settings import Settings
+
+
+class Trained(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        status: `completed`, or `interrupted` by a signal, after its checkpoint was written.
+        by: the signal's name, or None.
+        step: steps taken, of `steps`.
+        steps: of the whole training.
+        last: learning rate, losses and metrics of the last step.
+        seconds: of training in this process; loading, pictures and checkpoints included.
+        images_per_second: over those seconds and all processes, each image of the data counted once.
+    """
+
+    status: str
+    by: str | None
+    step: int
+    steps: int
+    last: dict[str, float]
+    seconds: float
+    images_per_second: float
+
+
+ADVICE = "try a lower learning rate, or bf16 in the place of fp16"
+
+
+class Step(NamedTuple):
+    """What a step found, and the learning rate that it was taken at."""
+
+    learning_rate: float
+    outcome: Outcome
+
+
+def loss_of(last: dict[str, float]) -> str:
+    """Return what the bar says: the loss."""
+    return f"loss {last['loss']:.4g}"
+
+
+def always(step: int, last: dict[str, float]) -> bool:
+    """Return True."""
+    return True
+
+
+def never(step: int) -> bool:
+    """Return False."""
+    return False
+
+
+def nothing(step: int) -> None:
+    """Draw nothing."""
+
+
+@dataclass
+class Loop:
+    """Takes steps until the last, or until SIGINT or SIGTERM.
+
+    Progress is in `progress.csv`, a row a step. Several processes must each run it.
+
+    Args:
+        accelerator: of the run.
+        folder: of the run.
+        settings: which a run that goes on is held to.
+        modules: whose weights and statistics must be finite for a checkpoint.
+        take: `step -> Step`, counting from 0.
+        steps: of the whole training.
+        images: of a step, over all processes.
+        begun: step of the checkpoint that it goes on from; None begins anew.
+        checkpoint_every: steps between checkpoints; None saves only the last.
+        log_every: steps between readings of the device.
+        advice: what to try where it fails; ends the sentence.
+        progress_bar: show one on the main process.
+        says: what stands beside the bar, of the numbers of the last step.
+        keeps: `(step, numbers of the last step) -> bool` after every reading: whether a checkpoint that is due is worth
+            keeping; raises a `Failure` where there is no going on.
+        draws: `step -> bool`, steps taken: whether `draw` draws, on the main process, after the reading.
+        draw: draws.
+    """
+
+    accelerator: Accelerator
+    folder: Path
+    settings: Settings
+    modules: Iterable[nn.Module]
+    take: Callable[[int], Step]
+    steps: int
+    images: int
+    begun: int | None
+    checkpoint_every: int | None
+    log_every: int
+    advice: str
+    progress_bar: bool = True
+    says: Callable[[dict[str, float]], str] = loss_of
+    keeps: Callable[[int, dict[str, float]], bool] = always
+    draws: Callable[[int], bool] = never
+    draw: Callable[[int], None] = nothing
+
+    def run(self) -> Trained:
+        """Go to the end, and leave a checkpoint.
+
+        Raises:
+            ValueError: a loss or a weight is not finite, or `keeps` says that there is no going on; the last good
+                checkpoint stays.
+        """
+        start, begun, saved = time.perf_counter(), self.begun or 0, self.begun
+        record = Record(self.accelerator, self.folder / "progress.csv", self.begun)
+        interruption, step = Interruption(), begun
+
+        def speed() -> float:
+            return (step - begun) * self.images / (time.perf_counter() - start)
+
+        try:
+            with interruption.listening(), self._bar(begun) as bar:
+                while step < self.steps:
+                    rate, outcome = self.take(step)
+                    step += 1
+                    record.add(step, rate, outcome)
+                    bar.update(self.images)
+                    due, drawn, last = every(self.checkpoint_every, step), self.draws(step), step == self.steps
+                    read = step % self.log_every == 0 or due or drawn
+                    stop = agreed(self.accelerator, interruption, read)
+                    if read or stop or last:
+                        record.write(speed)
+                        bar.set_postfix_str(self.says(record.last))
+                        due = self.keeps(step, record.last) and due  # asked at every reading: it may raise
+                    if drawn and self.accelerator.is_main_process:
+                        self.draw(step)
+                    if due or stop or last:
+                        if not finite(self.modules):
+                            raise NotFinite(step, float("nan"), "the weights")
+                        checkpoint.save(self.accelerator, self.folder, step, self.settings)
+                        saved = step
+                    if stop:
+                        break
+        except Failure as error:
+            kept = "no checkpoint had been saved" if saved is None else f"the checkpoint of step {saved} is kept"
+            raise ValueError(f"{error}; {kept}: {self.advice}") from error
+        finally:
+            for tracker in self.accelerator.trackers:  # not `end_training`, which also ends the group of processes
+                tracker.finish()
+        status = "completed" if step == self.steps else "interrupted"
+        seconds = round(time.perf_counter() - start, 3)
+        return Trained(status, interruption.reason, step, self.steps, record.last, seconds, round(speed(), 1))
+
+    def _bar(self, begun: int) -> "tqdm[NoReturn]":
+        shown = self.progress_bar and self.accelerator.is_main_process
+        total, done = self.steps * self.images, begun * self.images
+        return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not shown)
+
+
+def every(steps: int | None, step: int) -> bool:
+    """Return whether something that happens every so many steps, or never, does after this one."""
+    return steps is not None and step % steps == 0
+
+
+def finite(modules: Iterable[nn.Module]) -> bool:
+    """Return whether all weights and statistics are; waits for the device."""
+    tensors: list[Tensor] = [x for part in modules for x in (*part.parameters(), *part.buffers())]
+    return bool(torch.stack([x.isfinite().all() for x in tensors if x.is_floating_point()]).all())
+
+
+def agreed(accelerator: Accelerator, interruption: Interruption, ask: bool) -> bool:
+    """Return whether to stop: several processes must agree, and ask each other only now and then."""
+    if accelerator.num_processes == 1:
+        return interruption.look() is not None
+    if not ask:
+        return False
+    flag = torch.tensor(float(interruption.look() is not None), device=accelerator.device)
+    return float(accelerator.reduce(flag, "sum")) > 0
