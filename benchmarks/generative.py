@@ -41,12 +41,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from contraux.clgen import attach
 from contraux.clgen.diffusion import NoiseClassifier, Repa, denoiser
+from contraux.clgen.diffusion.labels import predicted, takes_labels
 from contraux.clgen.gan import ClassSupCon, ContraGAN, ReACGAN
 from contraux.clgen.images import Images, images_of
 from contraux.clgen.training_diffusion import Diffusion, dit, unet
 from contraux.clgen.training_diffusion.batch import Drawer, Rows
 from contraux.clgen.training_diffusion.engine import Engine as DenoiserEngine
-from contraux.clgen.training_diffusion.labels import predicted, takes_labels
 from contraux.clgen.training_gan import sndcgan
 from contraux.clgen.training_gan.draws import Draws
 from contraux.clgen.training_gan.engine import Engine as GanEngine

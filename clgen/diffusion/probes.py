@@ -21,9 +21,9 @@ from ..defaults import default_place
 from ..images import Images
 from ..names import read_place, unwrapped
 from ..pooling import pooled
-from ..training_diffusion.labels import NULL, predicted, takes_labels
-from ..training_diffusion.prediction import per_row, target
-from ..training_diffusion.process import Process
+from .labels import NULL, predicted, takes_labels
+from .prediction import per_row, target
+from .process import Process
 from .watch import watched
 
 

@@ -1,10 +1,10 @@
 """`contraux diffusion`: train a denoiser of diffusers, with a contrastive auxiliary or without."""
 
+from ..diffusion.prediction import clean_of, min_snr_weight, target
+from ..diffusion.process import Diffusion, Flow, Process
 from .grids import Grids
 from .models import dit, folder, unet
 from .pipeline import pipeline_of, save_pipeline
-from .prediction import clean_of, min_snr_weight, target
-from .process import Diffusion, Flow, Process
 from .sampling import sample
 from .trainer import Trainer
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ...core.data import epoch_order
 from ...core.losses.contrastive_flow import other_rows
+from ..diffusion.labels import dropped
 from ..diffusion.pairing import paired_batch, second_views
+from ..diffusion.process import Process
 from ..images import Images
-from .labels import dropped
-from .process import Process
 
 
 class Rows(NamedTuple):

@@ -11,10 +11,10 @@ from ...core.pairs import Outcome
 from ...core.training.optimizers import OptimizerFactory, made_optimizer, parameter_groups, stepping
 from ...core.training.start import prepared
 from ..auxiliary import Auxiliary
+from ..diffusion.labels import predicted
+from ..diffusion.prediction import min_snr_weight, per_row, target
+from ..diffusion.process import Process
 from .batch import Rows
-from .labels import predicted
-from .prediction import min_snr_weight, per_row, target
-from .process import Process
 
 
 class Engine:

@@ -13,9 +13,9 @@ from torch import nn
 from ...core.check import number, whole
 from ...core.files import write_json
 from ..diffusion.probes import Denoiser, denoising_error, perturbed_error, probe_by_level
+from ..diffusion.process import Process
 from ..images import Images
 from ..names import module_at, read_place
-from .process import Process
 from .quality import quality
 from .sampling import check_steps
 

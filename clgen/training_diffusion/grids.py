@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...core.check import number, whole
+from ..diffusion.labels import NULL, takes_labels
+from ..diffusion.process import Process
 from ..images import save_grid
-from .labels import NULL, takes_labels
-from .process import Process
 from .sampling import sample
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...core.check import choice, number, whole
-from .labels import NULL, keep_all_labels, takes_labels
+from ..diffusion.labels import NULL, keep_all_labels, takes_labels
 
 CHANNELS = ((8, (16, 32)), (16, (32, 64)), (32, (64, 128, 128)), (64, (64, 128, 256, 256)))
 """Up to this many pixels, these channels of a U-Net where none are given."""

@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from ...core.files import whole_folder
+from ..diffusion.labels import takes_labels
+from ..diffusion.process import Process
 from .identity import identity_autoencoder
-from .labels import takes_labels
-from .process import Process
 
 FOLDER = "pipeline"
 

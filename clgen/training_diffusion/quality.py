@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from ...core.files import write_json
+from ..diffusion.process import Process
 from ..images import Images
 from .grids import fixed_noise, labels_for
-from .process import Process
 from .sampling import sample
 
 QUALITY = "quality.json"

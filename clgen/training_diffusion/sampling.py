@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .labels import NULL, predicted
-from .process import Diffusion, Process
+from ..diffusion.labels import NULL, predicted
+from ..diffusion.process import Diffusion, Process
 
 ROWS = 256  # that a denoiser is given at once
 

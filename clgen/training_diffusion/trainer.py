@@ -15,13 +15,13 @@ from ...core.training.optimizers import OptimizerFactory
 from ...core.training.settings import Settings, described
 from ...core.training.start import PRECISIONS, started
 from ..auxiliary import Auxiliary
+from ..diffusion.labels import NULL, takes_labels
 from ..diffusion.pairing import paired_batch
+from ..diffusion.process import Process
 from ..images import Images
 from .batch import Drawer
 from .engine import Engine
 from .grids import Grids
-from .labels import NULL, takes_labels
-from .process import Process
 from .sampling import check_steps
 from .schedule import factor
 

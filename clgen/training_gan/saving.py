@@ -15,7 +15,6 @@ from ...core.preset import build
 from .players import Backbone
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PARTS = ("generator", "discriminator")
 
 
 def save_part(module: nn.Module, part: str, folder: Path, description: Mapping[str, Any]) -> None:

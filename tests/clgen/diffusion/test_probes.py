@@ -15,8 +15,8 @@ from contraux.clgen.diffusion.probes import (
     perturbed_error,
     probe_by_level,
 )
+from contraux.clgen.diffusion.process import Diffusion, Flow
 from contraux.clgen.images import Images
-from contraux.clgen.training_diffusion.process import Diffusion, Flow
 from contraux.core.evaluation import effective_rank
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
+from contraux.clgen.diffusion.labels import predicted
 from contraux.clgen.training_diffusion import Diffusion, Flow, dit, folder, save_pipeline, unet
-from contraux.clgen.training_diffusion.labels import predicted
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from contraux.clgen.diffusion.labels import NULL
 from contraux.clgen.training_diffusion import Diffusion, Flow, dit, sample, save_pipeline, unet
 from contraux.clgen.training_diffusion.identity import identity_autoencoder
-from contraux.clgen.training_diffusion.labels import NULL
 
 SHAPE, STEPS = (1, 8, 8), 4
 KINDS = {

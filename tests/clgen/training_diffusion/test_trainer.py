@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch.nn import functional
 
 from contraux.clgen import attach
+from contraux.clgen.diffusion.labels import NULL
 from contraux.clgen.images import images_of
 from contraux.clgen.metrics import Classifier, classifier
 from contraux.clgen.training_diffusion import Diffusion, Flow, Trainer, dit, unet
@@ -15,7 +16,6 @@ from contraux.clgen.training_diffusion.batch import Drawer
 from contraux.clgen.training_diffusion.engine import Engine
 from contraux.clgen.training_diffusion.evaluation import Evaluation
 from contraux.clgen.training_diffusion.grids import Grids
-from contraux.clgen.training_diffusion.labels import NULL
 from contraux.clgen.training_diffusion.schedule import factor
 from contraux.core.data import digits
 from contraux.core.training.state import shared_state

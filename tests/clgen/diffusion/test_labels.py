@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from contraux.clgen.diffusion.labels import NULL, dropped, keep_all_labels, predicted, takes_labels
 from contraux.clgen.training_diffusion import dit, unet
-from contraux.clgen.training_diffusion.labels import NULL, dropped, keep_all_labels, predicted, takes_labels
 
 SHAPE = (1, 8, 8)
 

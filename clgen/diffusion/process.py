@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.check import choice, number, whole
-from ..diffusion.noise_levels import alphas_cumprod
+from .noise_levels import alphas_cumprod
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SAMPLERS = ("ddpm", "ddim")
