@@ -1,1 +1,1 @@
-"""What every training loop on Accelerate needs: whole checkpoints, a record of progress, settings, the shared state."""
+"""What every training on Accelerate shares: its start, its loop, whole checkpoints, a record of progress, settings."""
