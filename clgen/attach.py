@@ -55,7 +55,7 @@ def attach(
         pool: mean, sum, max or flatten: how maps and tokens become vectors; None: the preset's own, or mean.
         stop_at: for a method that stops gradients (ContraD): the module whose inputs are detached while `with aux:`
             records. None detaches what stands behind the tap.
-        overrides: `dotted.key=value` each, of keys of the preset: `["module.weight=0.5"]`.
+        overrides: `dotted.key=value` each, of keys of the preset: `["module.fake_weight=0.5"]`.
         trusted: whether a config may name code outside contraux.
 
     Raises:

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..core.distributed import gather_with_gradient
+from ..core.distributed import broadcast_from_first, gather_with_gradient
 from ..core.distributed.processes import rank_and_size
 from ..core.encoders import MomentumEncoder
 from ..core.pairs import Outcome
@@ -258,11 +257,7 @@ class Auxiliary(nn.Module):
     def _make_equal(self, device: torch.device) -> None:
         """Give every process the weights of the first; from the same features they then stay the same."""
         seed = torch.randint(2**62, (1,), device=device)
-        for tensor in (*self.parameters(), *self.buffers(), seed):
-            whole = tensor.contiguous()
-            dist.broadcast(whole, 0)
-            if whole is not tensor:  # channels last
-                tensor.copy_(whole)
+        broadcast_from_first((*self.parameters(), *self.buffers(), seed))
         self._seed = int(seed)
 
     @contextmanager

@@ -1,6 +1,6 @@
 """Presets of generative methods by name: a YAML each, the same file that the command line composes."""
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..core.check import choice
 from ..core.preset import option, options, overridden
@@ -14,7 +14,7 @@ def generative_presets() -> list[str]:
 
 
 def generative_preset(name: str, *overrides: str) -> DictConfig:
-    """Return the config of a preset, changed by `dotted.key=value` overrides: `("contrad", "module.weight=0.5")`.
+    """Return the config of a preset, changed by `dotted.key=value` overrides: `("contrad", "module.fake_weight=0.5")`.
 
     Args:
         name: a file of `configs/gan/method/` or `configs/diffusion/objective/`.
@@ -28,4 +28,5 @@ def generative_preset(name: str, *overrides: str) -> DictConfig:
     """
     choice("preset", name, generative_presets())
     group = next(group for group in GROUPS if name in options(group))
-    return overridden(option(group, name), f"preset {name!r}", overrides)
+    config = OmegaConf.masked_copy(option(group, name), ["pool", "module"])  # the weight is the caller's
+    return overridden(config, f"preset {name!r}", overrides)

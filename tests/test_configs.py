@@ -180,11 +180,16 @@ def test_every_group_belongs_to_a_job():
     assert groups == set().union(*(groups_of(job) for job in JOBS))
 
 
+@functools.cache
+def module_of(objective: str) -> Any:
+    return preset(objective).module
+
+
 @pytest.mark.parametrize("objective", presets())
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.split("=")[0] in EXCHANGED])
 def test_every_part_takes_the_place_of_every_objectives_own(objective, option):
     group, _, name = option.partition("=")
-    if group not in preset(objective).module:
+    if group not in module_of(objective):
         with pytest.raises(ValueError, match=f"needs an objective that has a {group}, got contraux"):
             preset(objective, option)
         return
@@ -192,7 +197,7 @@ def test_every_part_takes_the_place_of_every_objectives_own(objective, option):
     assert OmegaConf.to_container(config.module[group]) == yaml.safe_load(
         (CONFIGS / group / f"{name}.yaml").read_text()
     )
-    own = preset(objective).module["loss"]["_target_"].rsplit(".", 1)[-1]
+    own = module_of(objective)["loss"]["_target_"].rsplit(".", 1)[-1]
     if group == "loss" and (name in PAIRED_LOSSES) != (own in PAIRED_LOSSES):
         sentence = f"a similarity matrix, got {name}" if name in PAIRED_LOSSES else "a loss of paired rows, got "
         with pytest.raises(ValueError, match=sentence):
@@ -248,3 +253,20 @@ def test_generative_experiments_have_a_control_for_each_method_and_an_arm_of_equ
 
 def test_weight_reaches_the_auxiliary():
     assert composed("rl", "weight=0.25")["auxiliary"]["weight"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("job", "word", "weights"),
+    [
+        ("gan", "gan/method@method=infomax", (0.2, 0.2)),
+        ("gan", "gan/method@method=contrad", (1.0, 0.0)),
+        ("diffusion", "diffusion/objective@objective=repa", (0.5,)),
+    ],
+)
+def test_a_method_has_its_papers_weight_unless_the_line_says_otherwise(job, word, weights):
+    def found(*overrides):
+        trainer = composed(job, word, *overrides)["trainer"]
+        return tuple(trainer[name] for name in ("weight", "generator_weight") if name in trainer)
+
+    assert found() == weights
+    assert found("weight=0.7") == (0.7, *weights[1:])

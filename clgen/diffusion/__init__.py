@@ -4,9 +4,11 @@ from contraux.clgen import attach
 
 aux = attach(unet, objective="time_infonce")        # taps mid_block
 optimizer.add_param_group({"params": aux.parameters()})
+source = second_views(len(x), share=0.5)            # half of the images are there twice, at two noise levels
+x, identity = x[source], index[source]
 with aux:
     prediction = unet(x_t, t).sample
-loss = F.mse_loss(prediction, noise) + 0.05 * aux.loss(timesteps=t, identity=index)
+loss = F.mse_loss(prediction, noise) + 0.05 * aux.loss(timesteps=t, identity=identity)
 """
 
 from ...core.losses.contrastive_flow import contrastive_flow_matching, contrastive_flow_terms, undo_flow_bias

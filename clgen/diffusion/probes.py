@@ -35,10 +35,13 @@ class Denoiser:
         model: a U-Net or DiT of diffusers, without its conditions but class labels; evaluated as it is, without
             gradient, and its modes are afterwards what they were.
         process: of the noise.
-        told: whether the model is told the images' classes; otherwise all are told the null class, so that features
-            cannot repeat what they were told.
+        told: whether the model is told the images' classes; otherwise all are told the null class, 1000, so that
+            features cannot repeat what they were told.
         batch_size: images a pass.
         seed: of the noise.
+
+    Raises:
+        ValueError: a number out of range, or a model that has no null class and is not told the classes.
     """
 
     model: nn.Module
@@ -49,6 +52,11 @@ class Denoiser:
 
     def __post_init__(self) -> None:
         whole("batch_size", self.batch_size, 1)
+        rows = getattr(getattr(self.model, "class_embedding", None), "num_embeddings", None)
+        if rows is not None and rows <= NULL and not self.told:
+            raise ValueError(
+                f"a model without the null class {NULL} must be told the classes, told=True, and this one has {rows}"
+            )
 
     def timesteps(self, shares: Tensor) -> Tensor:
         """Return timesteps at shares of T in [0, 1), in the dtype that the process draws."""
@@ -73,7 +81,8 @@ class Denoiser:
         if takes_labels(self.model):
             labels = images.labels.to(device) if self.told else torch.full((len(clean),), NULL, device=device)
             labels = labels.masked_fill(labels < 0, NULL)
-        said = (timesteps + shift).clamp(0, self.process.timesteps - 1).to(timesteps.dtype)
+        last = self.process.timesteps - (0 if timesteps.dtype.is_floating_point else 1)
+        said = (timesteps + shift).clamp(0, last).to(timesteps.dtype)
         return predicted(self.model, noisy, said, labels), target(self.process.prediction, clean, noise, alpha, sigma)
 
 

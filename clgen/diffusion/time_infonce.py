@@ -1,5 +1,6 @@
 """Time-InfoNCE: an image finds itself at another noise level. Shape legend: B rows of a batch."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,7 @@ class TimeInfoNCE(GenerativeMethod):
     where P_i are the other rows of the image of row i, and the grade g_ip = min(sqrt(alpha-bar_i), sqrt(alpha-bar_p))
     is the signal left in the noisier of the two: where little is left of the image, little is asked for. A pair without
     any signal counts neither as positive nor as negative. Rows without a partner are negatives of the others and have
-    no loss of their own; a batch without pairs has loss 0.
+    no loss of their own; a batch without pairs has loss 0, of which the first such batch warns.
 
     A batch for it comes from `contraux.clgen.diffusion.second_views`: both views are rows of the batch that is denoised
     anyway. Compare with the same batches at weight 0, since repeating images alone changes the training.
@@ -56,6 +57,7 @@ class TimeInfoNCE(GenerativeMethod):
         (dim,) = sizes["features"]
         self.levels = NoiseLevels(schedule, steps, alpha_bar)
         self.objective = objective(dim)
+        self._looked = False
 
     def forward(self, features: Features, context: Context) -> Outcome:
         """Return loss and metrics; `paired` is the share of rows that have a partner.
@@ -67,12 +69,25 @@ class TimeInfoNCE(GenerativeMethod):
         check_rows(h, timesteps=context["timesteps"], identity=context["identity"])
         signal = self.levels.signal(context["timesteps"], context.get("signal"))
         same = same_image(context["identity"])
+        self._look(same)
         grade = torch.minimum(signal.unsqueeze(1), signal) * same
         grade.fill_diagonal_(0.0)
         nothing_left = (same & (grade == 0)).fill_diagonal_(True)  # the row itself among them
         outcome = self.objective(Pairs(h, h, grade, nothing_left))
         paired = (grade > 0).any(1).float().mean()
         return outcome._replace(metrics={**outcome.metrics, "paired": paired})
+
+    def _look(self, same: Tensor) -> None:
+        """Warn, at the first batch alone, where no image is there twice: asking waits for the device."""
+        if self._looked or torch.compiler.is_compiling():
+            return
+        self._looked = True
+        if int(same.sum(1).max()) <= 1:
+            warnings.warn(
+                "time_infonce has loss 0 on this batch, in which no image is there twice: make batches with "
+                "contraux.clgen.diffusion.second_views, or pairs.share=0.5 in contraux diffusion",
+                stacklevel=4,
+            )
 
     def update(self) -> None:
         """Move a momentum head, where the objective has one."""

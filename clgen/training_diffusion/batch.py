@@ -41,7 +41,7 @@ class Drawer:
     """Draws the rows of every step for the whole batch on every process, which then takes its own.
 
     So W processes of B / W rows train on what one process of B rows would, and a resumed run goes on with what it would
-    have had.
+    have had. `other` alone is drawn among a process's own rows, so that contrastive flow matching depends on W.
 
     Args:
         images: to draw from.

@@ -54,7 +54,7 @@ def quiet() -> None:
     try:
         import diffusers
     except ImportError as error:
-        raise ValueError("contraux compare-diffusion needs diffusers: pip install 'contraux[diffusion]'") from error
+        raise ValueError("contraux compare-diffusion needs diffusers: pip install diffusers") from error
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.WARNING)

@@ -42,6 +42,7 @@ class Grids:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
         if self.every is not None:
             whole("every", self.every, 1)
         whole("count", self.count, 1)

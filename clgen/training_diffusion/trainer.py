@@ -1,4 +1,4 @@
-"""The one loop that trains every denoiser. Shape legend: B rows of a batch, over all processes."""
+"""The one trainer of every denoiser. Shape legend: B rows of a batch, over all processes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +50,8 @@ class Trainer:
         auxiliary: attached to the model; None: none.
         weight: of the auxiliary's loss, >= 0. 0 trains exactly as without it.
         flow_weight: lambda of contrastive flow matching (Stoica et al. 2025, https://arxiv.org/abs/2506.05350), in
-            [0, 1): minus this times the squared distance to another row's target. For a process that predicts the flow.
+            [0, 1): minus this times the squared distance to another row's target, among the rows of each process of the
+            training. For noise processes that predict the flow.
         pair_share: of the images of a batch that are shown twice, at two noise levels, in [0, 1].
         conditional: tell the denoiser the class of each image.
         label_dropout: share of labels that is dropped, for classifier-free guidance, in [0, 1).

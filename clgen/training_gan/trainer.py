@@ -1,4 +1,4 @@
-"""The one loop that trains GANs. Shape legend: B images of a batch, over all processes."""
+"""The one trainer of GANs. Shape legend: B images of a batch, over all processes."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...core.check import choice, number, whole
 from ...core.data import epoch_order
+from ...core.distributed import broadcast_from_first
 from ...core.pairs import Outcome
 from ...core.training import checkpoint
 from ...core.training.loop import Loop, Step, Trained, every
@@ -41,8 +42,9 @@ class Trainer:
 
     Latents, the order of images and augmentation are functions of `seed` and the step alone, drawn for the whole batch
     on every process: W processes of B / W rows see what one process of B rows would, and a resumed run goes on to the
-    bit (on a CPU). Statistics of batch norm are each process's own on CPUs, of all on GPUs. Several processes average
-    gradients without DistributedDataParallel, so that penalties and taps see the plain modules.
+    bit (on a CPU). All begin with the weights of the first. Statistics of batch norm are each process's own on CPUs, of
+    all on GPUs. Several processes average gradients without DistributedDataParallel, so that penalties and taps see the
+    plain modules.
 
     Args:
         generator: `(latents (B, Z)[, labels]) -> images`, with the attribute `latent` = Z.
@@ -222,6 +224,7 @@ class Trainer:
                 nn.SyncBatchNorm.convert_sync_batchnorm(part)
         players = Players(self.generator, self.discriminator, self.augment, self.auxiliary, self.ema)
         players = accelerator.prepare_model(players, evaluation_mode=True).train()
+        broadcast_from_first((*players.parameters(), *players.buffers()))
         self.average = players.average.encoder
         critics = [players.discriminator, *([] if self.auxiliary is None else [self.auxiliary])]
         made = (

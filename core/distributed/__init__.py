@@ -5,6 +5,7 @@ and parameter gradients are averaged over processes, as DistributedDataParallel 
 """
 
 from .averages import average_gradients, averaged
+from .broadcast import broadcast_from_first
 from .chunks import split_rows
 from .gather import gather_with_gradient
 from .grad_cache import cached_backward
@@ -15,6 +16,7 @@ from .ring import ring_info_nce
 __all__ = [
     "average_gradients",
     "averaged",
+    "broadcast_from_first",
     "cached_backward",
     "gather_with_gradient",
     "gathered_pairs",

@@ -1,4 +1,4 @@
-"""The one loop that trains every method. Shape legend: B examples of a batch, over all processes."""
+"""The one trainer of every method. Shape legend: B examples of a batch, over all processes."""
 
 import warnings
 from collections.abc import Generator, Iterator, Sequence

@@ -1,9 +1,10 @@
 """A training run's checkpoint: one folder that is always whole, from which the run goes on to the bit.
 
 Accelerate writes what it prepared: weights, momentum copies and queues as safetensors, the optimizer's state, the
-gradient scaler and the random states of every process; it reads them back with `weights_only`, so that nothing in them
-runs. Order of the data, views and learning rate are functions of seed and step, so the step is all that is added, and
-the run's settings, to which one that goes on is held.
+gradient scaler and the random states of every process, which are read back with `weights_only`, so that nothing in them
+runs. What a trainer registers beside is looked at in the same way before Accelerate, which would run it, reads it.
+Order of the data, views and learning rate are functions of seed and step, so the step is all that is added, and the
+run's settings, to which one that goes on is held.
 """
 
 import json
@@ -71,11 +72,16 @@ def load(accelerator: Accelerator, run: Path) -> int:
     """Put everything that was prepared back to where it was saved, and return the step; every process must call it.
 
     Raises:
-        ValueError: the random states are not those of the checkpoint afterwards.
+        ValueError: the checkpoint holds code, or the random states are not its own afterwards.
     """
     folder = existing(run / FOLDER)
     if folder is None:
         raise ValueError(f"there is no checkpoint in {run}")
+    for path in folder.glob("custom_checkpoint_*.pkl"):  # which Accelerate would unpickle with whatever code they hold
+        try:
+            load_file(path, map_location="cpu")
+        except Exception as error:
+            raise ValueError(f"a checkpoint must hold nothing but arrays, and {path} does not: {error}") from error
     accelerator.load_state(str(folder))
     states = folder / f"random_states_{accelerator.process_index}.pkl"
     try:  # Accelerate goes on where it cannot restore them

@@ -1,4 +1,4 @@
-"""The loop of every trainer: it takes steps, writes what they found, and leaves a checkpoint however it ends.
+"""The loop of every trainer: it takes steps, writes what they found, and saves checkpoints.
 
 A trainer gives it what differs: how a step is taken, what is drawn, what ends a training beside numbers that fail.
 """
@@ -19,6 +19,7 @@ from ..pairs import Outcome
 from . import checkpoint
 from .record import Failure, NotFinite, Record
 from .settings import Settings
+from .trackers import start_trackers
 
 
 class Trained(NamedTuple):
@@ -26,12 +27,12 @@ class Trained(NamedTuple):
 
     Attributes:
         status: `completed`, or `interrupted` by a signal, after its checkpoint was written.
-        by: the signal's name, or None.
+        by: why it stopped, mostly the signal's name, or None.
         step: steps taken, of `steps`.
         steps: of the whole training.
         last: learning rate, losses and metrics of the last step.
-        seconds: of training in this process; loading, pictures and checkpoints included.
-        images_per_second: over those seconds and all processes, each image of the data counted once.
+        seconds: of training in this process; loading, checkpoints and pictures of the steps included.
+        images_per_second: rows of the steps' batches over those seconds, over all processes.
     """
 
     status: str
@@ -94,8 +95,9 @@ class Loop:
         says: what stands beside the bar, of the numbers of the last step.
         keeps: `(step, numbers of the last step) -> bool` after every reading: whether a checkpoint that is due is worth
             keeping; raises a `Failure` where there is no going on.
-        draws: `step -> bool`, steps taken: whether `draw` draws, on the main process, after the reading.
-        draw: draws.
+        draws: `step -> bool`, steps taken: whether `draw` draws, on the main process. It does so once the checkpoint is
+            saved, and not when a signal waits; a run that goes on draws what its checkpoint should have had.
+        draw: draws, of nothing but weights and seeds.
     """
 
     accelerator: Accelerator
@@ -123,13 +125,16 @@ class Loop:
                 checkpoint stays.
         """
         start, begun, saved = time.perf_counter(), self.begun or 0, self.begun
-        record = Record(self.accelerator, self.folder / "progress.csv", self.begun)
         interruption, step = Interruption(), begun
 
         def speed() -> float:
             return (step - begun) * self.images / (time.perf_counter() - start)
 
         try:
+            start_trackers(self.accelerator)
+            record = Record(self.accelerator, self.folder / "progress.csv", self.begun)
+            if self.begun and self.draws(self.begun) and self.accelerator.is_main_process:
+                self.draw(self.begun)
             with interruption.listening(), self._bar(begun) as bar:
                 while step < self.steps:
                     rate, outcome = self.take(step)
@@ -143,13 +148,13 @@ class Loop:
                         record.write(speed)
                         bar.set_postfix_str(self.says(record.last))
                         due = self.keeps(step, record.last) and due  # asked at every reading: it may raise
-                    if drawn and self.accelerator.is_main_process:
-                        self.draw(step)
                     if due or stop or last:
-                        if not finite(self.modules):
+                        if not finite(self.accelerator, self.modules):
                             raise NotFinite(step, float("nan"), "the weights")
                         checkpoint.save(self.accelerator, self.folder, step, self.settings)
                         saved = step
+                    if drawn and (last or not stop) and self.accelerator.is_main_process:
+                        self.draw(step)
                     if stop:
                         break
         except Failure as error:
@@ -160,7 +165,8 @@ class Loop:
                 tracker.finish()
         status = "completed" if step == self.steps else "interrupted"
         seconds = round(time.perf_counter() - start, 3)
-        return Trained(status, interruption.reason, step, self.steps, record.last, seconds, round(speed(), 1))
+        by = interruption.reason or (None if status == "completed" else "a signal to another process")
+        return Trained(status, by, step, self.steps, record.last, seconds, round(speed(), 1))
 
     def _bar(self, begun: int) -> "tqdm[NoReturn]":
         shown = self.progress_bar and self.accelerator.is_main_process
@@ -173,10 +179,13 @@ def every(steps: int | None, step: int) -> bool:
     return steps is not None and step % steps == 0
 
 
-def finite(modules: Iterable[nn.Module]) -> bool:
-    """Return whether all weights and statistics are; waits for the device."""
-    tensors: list[Tensor] = [x for part in modules for x in (*part.parameters(), *part.buffers())]
-    return bool(torch.stack([x.isfinite().all() for x in tensors if x.is_floating_point()]).all())
+def finite(accelerator: Accelerator, modules: Iterable[nn.Module]) -> bool:
+    """Return whether all weights and statistics that are saved are, in every process; waits for the device."""
+    values = [x for part in modules for x in part.state_dict().values() if isinstance(x, Tensor)]
+    found = torch.stack([x.isfinite().all() for x in values if x.is_floating_point()]).all().float()
+    if accelerator.num_processes > 1:
+        found = accelerator.reduce(found, "mean")
+    return float(found) == 1.0
 
 
 def agreed(accelerator: Accelerator, interruption: Interruption, ask: bool) -> bool:

@@ -34,7 +34,9 @@ class Record:
                 path.unlink(missing_ok=True)
             else:
                 keep_rows(path, "step", until)
-                self.last = _last_row(path)
+        if until is not None:
+            accelerator.wait_for_everyone()
+            self.last = _last_row(path)
 
     def add(self, step: int, learning_rate: float, outcome: Outcome) -> None:
         """Keep what a step found, without waiting for it."""
@@ -77,6 +79,8 @@ class Record:
 
 
 def _last_row(path: Path) -> dict[str, float]:
+    if not path.exists():  # on a node that does not share the main process's disk
+        return {}
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: float(value) for name, value in rows[-1].items() if name != "step"} if rows else {}

@@ -33,18 +33,18 @@ def in_turn(load: Callable[[], T]) -> T:
     """
     state = PartialState()
     own = 0 if state.is_main_process else 1 if state.is_local_main_process else 2
-    found: T | None = None
+    found: list[T] = []
     error: Exception | None = None
     for turn in range(3):
         if turn == own:
             try:
-                found = load()
+                found.append(load())
             except Exception as caught:  # the others still wait for their turn, and will find the same
                 error = caught
         state.wait_for_everyone()
-    if found is None:
-        raise error or RuntimeError("no data were loaded")
-    return found
+    if error is not None:
+        raise error
+    return found[0]
 
 
 def name_of(node: Mapping[str, Any] | None) -> str:

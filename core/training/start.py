@@ -55,8 +55,6 @@ def started(trainer: Any, settings: Settings, *, resume: bool, rows: int = 1) ->
         raise ValueError(f"batch_size must divide among the {processes} processes{each}, got {trainer.batch_size}")
     if resume:
         checkpoint.check(folder, processes, settings)
-    if trainer.trackers:
-        accelerator.init_trackers("")
     set_seed(trainer.seed, device_specific=True)
     return accelerator
 

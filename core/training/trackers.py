@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
 
@@ -17,3 +18,9 @@ def check_trackers(trackers: Sequence[str]) -> None:
             f"trackers must be a list of installed ones, got {trackers!r}: pip install 'contraux[jobs]' for "
             "tensorboard, 'contraux[wandb]' for wandb"
         )
+
+
+def start_trackers(accelerator: Accelerator) -> None:
+    """Open those that the accelerator was made with."""
+    if accelerator.log_with:
+        accelerator.init_trackers("")

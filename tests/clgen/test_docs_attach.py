@@ -1,16 +1,20 @@
 """docs/attach.md says what is so: its code runs in order, its sentences and tables are those of the code."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from diffusers import DDPMScheduler, UNet2DModel
+from torch import nn
 
 from contraux import clgen
+from contraux.clgen import attach
 from contraux.clgen.defaults import BLOCKS, EXAMPLES, JOINT
-from contraux.clgen.diffusion import second_views
+from contraux.core import Contrastive
+from contraux.core.encoders import ProjectionHead
 
 CLGEN = Path(clgen.__file__).parent
 PAGE = CLGEN.parent / "docs" / "attach.md"
@@ -35,7 +39,6 @@ def test_the_code_runs_as_it_stands(_one_process):
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4, 8), norm_num_groups=2,
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
     )  # fmt: skip
-    source = second_views(6, share=1.0)
     names = {
         "images": rgb(1),
         "views": rgb(1).flip(3),
@@ -43,8 +46,8 @@ def test_the_code_runs_as_it_stands(_one_process):
         "labels": torch.arange(6) % 2,
         "unet": unet,
         "scheduler": DDPMScheduler(),
-        "x": torch.randn(6, 1, 8, 8)[source],
-        "identity": source,
+        "x": torch.randn(6, 1, 8, 8),
+        "index": torch.arange(6),
         "t": torch.arange(6) * 150,
         "noise": torch.randn(6, 1, 8, 8),
     }
@@ -80,3 +83,24 @@ def test_the_tables_name_what_the_code_knows():
             items |= dict.fromkeys(re.findall(r"`(\w+Model)`", row), int(item))
     assert items == JOINT
     assert all(f"`{name}`" in TEXT for name in BLOCKS)
+
+
+def test_the_method_of_the_other_page_trains_both_players():
+    """docs/gan_methods.md, "A new one"."""
+    page = CLGEN.parent / "docs" / "gan_methods.md"
+    block = CODE.findall(page.read_text(encoding="utf-8"))[-1]
+    names = {}
+    exec(compile(block, page, "exec"), names)
+    disc = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Linear(64, 1))
+    mine = partial(names["Mine"], objective=partial(Contrastive, projection=partial(ProjectionHead, hidden=8, out=8)))
+    aux = attach(disc, at="0", objective=mine, example=rgb(0))
+    labels = torch.arange(6) % 2
+    with aux:
+        disc(rgb(1)), disc(rgb(2))
+    aux.loss(labels=labels).backward()
+    assert all(weight.grad is not None for weight in (*disc[0].parameters(), *aux.parameters()))
+    fakes = rgb(3).requires_grad_()
+    with aux.for_generator():
+        disc(fakes)
+    aux.loss(labels=labels).backward()
+    assert fakes.grad.abs().sum() > 0

@@ -174,3 +174,22 @@ def test_a_conditional_model_is_told_the_null_class_unless_asked():
 def test_sentences(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(Denoiser(Known(lambda x, t: x), Diffusion()))
+
+
+def test_a_model_without_the_null_class_must_be_told():
+    known = Known(lambda x, t: torch.zeros_like(x))
+    known.class_embedding = nn.Embedding(4, 3)
+    with pytest.raises(ValueError, match="without the null class 1000 must be told the classes"):
+        Denoiser(known, Diffusion())
+    denoising_error(Denoiser(known, Diffusion(), told=True), images(), bins=1)
+
+
+def test_a_flow_is_told_its_own_time_to_the_last():
+    """Times in (T - 1, T) are times; discrete steps end at T - 1."""
+    known = Known(lambda x, t: torch.zeros_like(x)).eval()
+    subject, data = Denoiser(known, Flow()), images(1)
+    time = torch.tensor([999.75])
+    subject.output(data, time, torch.zeros_like(data.tensor))
+    subject.output(data, time, torch.zeros_like(data.tensor), shift=100.0)
+    Denoiser(known, Diffusion()).output(data, torch.tensor([999]), torch.zeros_like(data.tensor), shift=100.0)
+    assert [told.item() for told in known.told] == [999.75, 1000.0, 999]

@@ -1,6 +1,7 @@
 """Time-InfoNCE against loops in float64, and its limits."""
 
 import math
+import warnings
 from functools import partial
 
 import pytest
@@ -117,3 +118,15 @@ def test_the_schedule_grades_as_the_signal_does():
     assert by_schedule.item() == pytest.approx(by_loops(features, source, signal), rel=1e-5)
     moved = made({"denoise": {"features": features}}, {**given, "timesteps": t.flip(0)}).loss
     assert moved.item() != pytest.approx(by_schedule.item(), rel=1e-3)
+
+
+def test_a_first_batch_without_pairs_warns_once():
+    features, identity = torch.randn(7, 5), torch.arange(7)
+    made = method()
+    with pytest.warns(UserWarning, match="no image is there twice: make batches with .*second_views"):
+        outcome = loss_of(features, identity=identity, made=made)
+    assert outcome.loss.item() == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss_of(features, identity=identity, made=made)
+        loss_of(features, made=method())

@@ -1,6 +1,8 @@
 """Steps of training against a step by hand, and what must leave a run as it is."""
 
+import os
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -266,3 +268,34 @@ def test_a_trainer_fits_once_and_keeps_a_run_that_is_there(images, tmp_path):
         trainer(images, tmp_path, steps=1).fit()
     with pytest.raises(ValueError, match=r"a run goes on with the settings it had, and weight was 0.05, got 0.1"):
         trainer(images, tmp_path, steps=1, weight=0.1).fit(resume=True)
+
+
+class Trap:
+    """Leaves a file where its pickle is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_before_it_runs(images, tmp_path):
+    """Accelerate unpickles what is registered beside the model: the moving average, the objective."""
+    trainer(images, tmp_path, steps=1, objective="dispersive").fit()
+    kept = sorted((tmp_path / "checkpoint").glob("custom_checkpoint_*.pkl"))
+    assert len(kept) == 2
+    with torch.serialization.safe_globals([]):
+        assert all(torch.load(path, weights_only=True) for path in kept)
+    torch.save({"shadow_params": Trap()}, kept[0])
+    with pytest.raises(ValueError, match=r"must hold nothing but arrays, and .*custom_checkpoint_0\.pkl does not"):
+        trainer(images, tmp_path, steps=1, objective="dispersive").fit(resume=True)
+    assert not Path("sprung").exists()
+
+
+def test_a_run_that_goes_on_draws_what_its_checkpoint_should_have_had(images, tmp_path):
+    """A kill may come between the checkpoint and its picture."""
+    grids = Grids(str(tmp_path), SHAPE, every=2, count=4, sampling_steps=2)
+    trainer(images, tmp_path, steps=2, grids=grids).fit()
+    picture = tmp_path / "samples" / "step_000002.png"
+    before = picture.read_bytes()
+    picture.unlink()
+    trainer(images, tmp_path, steps=2, grids=grids).fit(resume=True)
+    assert picture.read_bytes() == before
