@@ -8,7 +8,8 @@ RANDOM = "{_target_: contraux.clgen.metrics.random_cnn, _partial_: true}"
 GAN = [
     "compare-gan", "experiment=digits_gan", "steps=3", "batch_size=8", "images=64", "backbone.width=4",
     "backbone.latent=8", "evaluation.samples=48", f"evaluation.extractors=[{RANDOM}]",
-    *(f"~compare.arms.{arm}" for arm in ("insgen", "infomax", "real_fake_supcon", "affine", "contrad_affine")),
+    *(f"~compare.arms.{arm}" for arm in ("insgen", "infomax", "real_fake_supcon", "infomax_alone",
+                                         "real_fake_supcon_alone", "affine", "contrad_affine")),
     "compare.arms.equal_time=['steps=4']",
 ]  # fmt: skip
 DIFFUSION = [
