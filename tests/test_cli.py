@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from launcher import Launcher
 
 import contraux
 from contraux.__main__ import JOBS
@@ -30,6 +31,14 @@ def run(*words, cwd, **environment):
         timeout=120,
         stdin=subprocess.DEVNULL,
     )
+
+
+@pytest.fixture(scope="module")
+def contraux_rl(tmp_path_factory):
+    """Starts lines in processes forked from one that has imported agents, which takes longer than what is tested."""
+    launcher = Launcher(tmp_path_factory.mktemp("streams"), "contraux.agents.job", "sb3_contrib", "ale_py")
+    yield launcher
+    launcher.close()
 
 
 def test_help_and_version(tmp_path):
@@ -176,8 +185,8 @@ def test_cfg_job_shows_what_the_line_says(tmp_path):
         (["compare", "experiment=noisy_cartpole", "+compare.arms.b=objective"], "compare.arms.b must be a list"),
     ],
 )
-def test_a_mistake_is_one_sentence(tmp_path, words, sentence):
-    done = run(*words, cwd=tmp_path)
+def test_a_mistake_is_one_sentence(tmp_path, contraux_rl, words, sentence):
+    done = contraux_rl.run(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     assert done.stderr.startswith("contraux: ") and done.stderr.count("\n") == 1

@@ -17,12 +17,17 @@ JOB = "contraux.core.pretraining.job"
 
 
 class Launcher:
-    """Starts `contraux` lines; `close()` ends the server."""
+    """Starts `contraux` lines; `close()` ends the server.
 
-    def __init__(self, scratch: Path) -> None:
+    Args:
+        scratch: folder of the streams.
+        modules: which the server imports first.
+    """
+
+    def __init__(self, scratch: Path, *modules: str) -> None:
         self.scratch, self.count = scratch, 0
         self.server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__, *(modules or [JOB])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         )  # fmt: skip
 
@@ -108,7 +113,8 @@ def serve() -> None:
 
     from contraux.__main__ import main
 
-    import_module(JOB)
+    for name in sys.argv[1:] or [JOB]:
+        import_module(name)
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
