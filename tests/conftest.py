@@ -19,6 +19,5 @@ def _in_a_scratch_folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def contraux(tmp_path_factory):
     """What starts the command line: `contraux.run(*words, cwd=folder)`."""
-    launcher = Launcher(tmp_path_factory.mktemp("streams"))
-    yield launcher
-    launcher.close()
+    with Launcher(tmp_path_factory.mktemp("streams"), "contraux.core.pretraining.job") as launcher:
+        yield launcher

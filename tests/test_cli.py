@@ -36,9 +36,8 @@ def run(*words, cwd, **environment):
 @pytest.fixture(scope="module")
 def contraux_rl(tmp_path_factory):
     """Starts lines in processes forked from one that has imported agents, which takes longer than what is tested."""
-    launcher = Launcher(tmp_path_factory.mktemp("streams"), "contraux.agents.job", "sb3_contrib", "ale_py")
-    yield launcher
-    launcher.close()
+    with Launcher(tmp_path_factory.mktemp("streams"), "contraux.agents.job", "sb3_contrib", "ale_py") as launcher:
+        yield launcher
 
 
 def test_help_and_version(tmp_path):

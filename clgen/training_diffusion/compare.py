@@ -3,7 +3,6 @@
 `configs/compare-diffusion.yaml` describes what it reads.
 """
 
-import logging
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,13 +24,13 @@ def main(cfg: DictConfig) -> None:
         ValueError: diffusers is missing, a setting breaks its rule, or a folder was made with other settings.
         SystemExit: with 1 when runs failed, 130 when the comparison was interrupted.
     """
-    quiet()
+    job.quiet()
     run(cfg, perform, read_curves)
 
 
 def perform(cfg: DictConfig) -> None:
     """Do one run in Hydra's output folder."""
-    quiet()
+    job.quiet()
     shared_state(cfg.device)
     job.perform(cfg, Path(HydraConfig.get().runtime.output_dir))
 
@@ -47,14 +46,3 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         middle = [(low + high) / 2 for low, high in pairwise(found["edges"])]
         curves["denoising error"] = Curve(middle, found["error"], xlabel, log=True)
     return curves
-
-
-def quiet() -> None:
-    """Keep diffusers and Accelerate from a line for every file; ValueError where diffusers is missing."""
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ValueError("contraux compare-diffusion needs diffusers: pip install diffusers") from error
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.WARNING)

@@ -49,10 +49,6 @@ class Grids:
         whole("sampling_steps", self.sampling_steps, 1)
         number("guidance", self.guidance, 1)
 
-    def due(self, step: int, steps: int) -> bool:
-        """Return whether a grid is to be drawn after this step of so many."""
-        return step == steps or (self.every is not None and step % self.every == 0)
-
     def draw(self, model: nn.Module, process: Process, step: int) -> None:
         """Sample, and write the PNG; images of other than 1 or 3 channels are not drawn."""
         if self.shape[0] not in (1, 3):

@@ -39,11 +39,7 @@ def main(cfg: DictConfig) -> None:
         ValueError: a value breaks its rule; the sentence says which.
         SystemExit: with code 130 when SIGINT or SIGTERM ended the run, after its checkpoint was written.
     """
-    import diffusers  # here: it takes long to import, and `--help` needs none of it
-
-    diffusers.utils.logging.set_verbosity_error()  # it warns of a U-Net in the place of a transformer
-    diffusers.utils.logging.disable_progress_bar()
-    logging.getLogger("accelerate").setLevel(logging.WARNING)  # not a line for every file of a checkpoint
+    quiet()
     state = shared_state(cfg.device)
     run = shared(Path(HydraConfig.get().runtime.output_dir))
     result = perform(cfg, run)
@@ -51,6 +47,15 @@ def main(cfg: DictConfig) -> None:
         show(run, result)
     if result["status"] == "interrupted":
         raise SystemExit(INTERRUPTED)
+
+
+def quiet() -> None:
+    """Keep diffusers and Accelerate from a line for every file, and from warning of a U-Net where DiTs are usual."""
+    import diffusers  # here: it takes long to import, and `--help` needs none of it
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
 
 
 def perform(cfg: DictConfig, run: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...core.check import choice, number, whole
 from ...core.training import checkpoint
-from ...core.training.loop import ADVICE, Loop, Step, Trained
+from ...core.training.loop import Loop, Step, Trained
 from ...core.training.optimizers import OptimizerFactory
 from ...core.training.settings import Settings, described
 from ...core.training.start import PRECISIONS, started
@@ -172,7 +172,6 @@ class Trainer:
         """
         if self._fitted:
             raise ValueError("a trainer fits once, got another fit(): make a new one of a new model")
-        self.folder = Path(self.folder)
         settings = self.settings
         accelerator = started(self, settings, resume=resume, rows=2)
         self._fitted = True
@@ -185,24 +184,11 @@ class Trainer:
             rate = factor(step, self.steps, round(self.warmup * self.steps), self.decay)
             return Step(engine.rates[0] * rate, engine.update(drawn(step), rate))
 
-        loop = Loop(
-            accelerator,
-            self.folder,
-            settings,
-            [engine.trained],
-            take,
-            steps=self.steps,
-            images=self.batch_size,
-            begun=begun,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            advice=ADVICE,
-            progress_bar=self.progress_bar,
-        )
+        loop = Loop(self, accelerator, settings, [engine.trained], take, self.batch_size, begun)
         grids = self.grids
         if grids is not None:
-            loop.draws = lambda step: grids.due(step, self.steps)
             loop.draw = lambda step: grids.draw(engine.average(), self.process, step)
+            loop.draw_every = grids.every
         found = loop.run()
         self.averaged = engine.average()
         return found

@@ -14,7 +14,7 @@ from ...core.data import epoch_order
 from ...core.distributed import broadcast_from_first
 from ...core.pairs import Outcome
 from ...core.training import checkpoint
-from ...core.training.loop import Loop, Step, Trained, every
+from ...core.training.loop import Loop, Step, Trained
 from ...core.training.optimizers import OptimizerFactory, made_optimizer
 from ...core.training.record import Failure
 from ...core.training.settings import Settings, described
@@ -156,7 +156,6 @@ class Trainer:
         """
         if self._fitted:
             raise ValueError("a trainer fits once, got another fit(): make a new one")
-        self.folder = Path(self.folder)
         settings = self.settings
         accelerator = started(self, settings, resume=resume)
         self._fitted = True
@@ -167,22 +166,18 @@ class Trainer:
             pictures.real()
         order = self._order(accelerator, begun or 0)
         found = Loop(
+            self,
             accelerator,
-            self.folder,
             settings,
             [engine.players],
             lambda step: self._step(engine, order, step, accelerator.device),
-            steps=self.steps,
-            images=self.batch_size * self.discriminator_steps,
-            begun=begun,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            advice=ADVICE,
-            progress_bar=self.progress_bar,
+            self.batch_size * self.discriminator_steps,
+            begun,
+            ADVICE,
             says=lambda last: f"D {last['discriminator']:.3f} G {last['generator']:.3f}",
             keeps=self._watch,
-            draws=lambda step: every(self.sample_every, step) or step == self.steps,
             draw=pictures.samples,
+            draw_every=self.sample_every,
         ).run()
         if found.status == "completed" and accelerator.is_main_process:
             pictures.interpolation()

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from ..check import choice, number, whole
 from ..data import Batch, DataSet, batches, epoch_order
 from ..training import checkpoint
-from ..training.loop import ADVICE, Loop, Step, Trained
+from ..training.loop import Loop, Step, Trained
 from ..training.optimizers import OptimizerFactory
 from ..training.settings import Settings, described
 from ..training.start import PRECISIONS, started
@@ -154,7 +154,6 @@ class Trainer:
                 "a trainer fits once, got another fit(): make a new one of a new method (fit(resume=True) goes on from "
                 "the checkpoint in its folder)"
             )
-        self.folder = Path(self.folder)
         settings = self.settings
         accelerator = started(self, settings, resume=resume)
         self._fitted = True
@@ -169,22 +168,9 @@ class Trainer:
             engine.method.update((step + 1) / self.steps)
             return Step(engine.rates[0] * factor, outcome)
 
-        loop = Loop(
-            accelerator,
-            self.folder,
-            settings,
-            [engine.method],
-            take,
-            steps=self.steps,
-            images=self.batch_size * self.accumulate,
-            begun=begun,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            advice=ADVICE,
-            progress_bar=self.progress_bar,
-        )
+        images = self.batch_size * self.accumulate
         try:
-            return loop.run()
+            return Loop(self, accelerator, settings, [engine.method], take, images, begun).run()
         finally:
             loader.close()  # ends the workers
 

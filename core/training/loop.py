@@ -6,7 +6,6 @@ A trainer gives it what differs: how a step is taken, what is drawn, what ends a
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import torch
@@ -19,6 +18,7 @@ from ..pairs import Outcome
 from . import checkpoint
 from .record import Failure, NotFinite, Record
 from .settings import Settings
+from .start import Training
 from .trackers import start_trackers
 
 
@@ -64,15 +64,6 @@ def always(step: int, last: dict[str, float]) -> bool:
     return True
 
 
-def never(step: int) -> bool:
-    """Return False."""
-    return False
-
-
-def nothing(step: int) -> None:
-    """Draw nothing."""
-
-
 @dataclass
 class Loop:
     """Takes steps until the last, or until SIGINT or SIGTERM.
@@ -80,42 +71,34 @@ class Loop:
     Progress is in `progress.csv`, a row a step. Several processes must each run it.
 
     Args:
+        trainer: whose numbers say how long, how often, and where.
         accelerator: of the run.
-        folder: of the run.
         settings: which a run that goes on is held to.
         modules: whose weights and statistics must be finite for a checkpoint.
         take: `step -> Step`, counting from 0.
-        steps: of the whole training.
         images: of a step, over all processes.
         begun: step of the checkpoint that it goes on from; None begins anew.
-        checkpoint_every: steps between checkpoints; None saves only the last.
-        log_every: steps between readings of the device.
         advice: what to try where it fails; ends the sentence.
-        progress_bar: show one on the main process.
         says: what stands beside the bar, of the numbers of the last step.
         keeps: `(step, numbers of the last step) -> bool` after every reading: whether a checkpoint that is due is worth
             keeping; raises a `Failure` where there is no going on.
-        draws: `step -> bool`, steps taken: whether `draw` draws, on the main process. It does so once the checkpoint is
-            saved, and not when a signal waits; a run that goes on draws what its checkpoint should have had.
-        draw: draws, of nothing but weights and seeds.
+        draw: draws after so many steps, of nothing but weights and seeds, on the main process, once the checkpoint is
+            saved and not when a signal waits; a run that goes on draws what its checkpoint should have had.
+        draw_every: steps between drawings; None: only after the last.
     """
 
+    trainer: Training
     accelerator: Accelerator
-    folder: Path
     settings: Settings
     modules: Iterable[nn.Module]
     take: Callable[[int], Step]
-    steps: int
     images: int
     begun: int | None
-    checkpoint_every: int | None
-    log_every: int
-    advice: str
-    progress_bar: bool = True
+    advice: str = ADVICE
     says: Callable[[dict[str, float]], str] = loss_of
     keeps: Callable[[int, dict[str, float]], bool] = always
-    draws: Callable[[int], bool] = never
-    draw: Callable[[int], None] = nothing
+    draw: Callable[[int], None] | None = None
+    draw_every: int | None = None
 
     def run(self) -> Trained:
         """Go to the end, and leave a checkpoint.
@@ -125,24 +108,24 @@ class Loop:
                 checkpoint stays.
         """
         start, begun, saved = time.perf_counter(), self.begun or 0, self.begun
-        interruption, step = Interruption(), begun
+        interruption, step, steps, folder = Interruption(), begun, self.trainer.steps, self.trainer.folder
 
         def speed() -> float:
             return (step - begun) * self.images / (time.perf_counter() - start)
 
         try:
             start_trackers(self.accelerator)
-            record = Record(self.accelerator, self.folder / "progress.csv", self.begun)
-            if self.begun and self.draws(self.begun) and self.accelerator.is_main_process:
-                self.draw(self.begun)
+            record = Record(self.accelerator, folder / "progress.csv", self.begun)
+            if begun:
+                self._draw(begun)
             with interruption.listening(), self._bar(begun) as bar:
-                while step < self.steps:
+                while step < steps:
                     rate, outcome = self.take(step)
                     step += 1
                     record.add(step, rate, outcome)
                     bar.update(self.images)
-                    due, drawn, last = every(self.checkpoint_every, step), self.draws(step), step == self.steps
-                    read = step % self.log_every == 0 or due or drawn
+                    due, last = every(self.trainer.checkpoint_every, step), step == steps
+                    read = every(self.trainer.log_every, step) or due or self._drawn(step)
                     stop = agreed(self.accelerator, interruption, read)
                     if read or stop or last:
                         record.write(speed)
@@ -151,10 +134,10 @@ class Loop:
                     if due or stop or last:
                         if not finite(self.accelerator, self.modules):
                             raise NotFinite(step, float("nan"), "the weights")
-                        checkpoint.save(self.accelerator, self.folder, step, self.settings)
+                        checkpoint.save(self.accelerator, folder, step, self.settings)
                         saved = step
-                    if drawn and (last or not stop) and self.accelerator.is_main_process:
-                        self.draw(step)
+                    if last or not stop:
+                        self._draw(step)
                     if stop:
                         break
         except Failure as error:
@@ -163,14 +146,21 @@ class Loop:
         finally:
             for tracker in self.accelerator.trackers:  # not `end_training`, which also ends the group of processes
                 tracker.finish()
-        status = "completed" if step == self.steps else "interrupted"
+        status = "completed" if step == steps else "interrupted"
         seconds = round(time.perf_counter() - start, 3)
         by = interruption.reason or (None if status == "completed" else "a signal to another process")
-        return Trained(status, by, step, self.steps, record.last, seconds, round(speed(), 1))
+        return Trained(status, by, step, steps, record.last, seconds, round(speed(), 1))
+
+    def _drawn(self, step: int) -> bool:
+        return self.draw is not None and (step == self.trainer.steps or every(self.draw_every, step))
+
+    def _draw(self, step: int) -> None:
+        if self.draw is not None and self._drawn(step) and self.accelerator.is_main_process:
+            self.draw(step)
 
     def _bar(self, begun: int) -> "tqdm[NoReturn]":
-        shown = self.progress_bar and self.accelerator.is_main_process
-        total, done = self.steps * self.images, begun * self.images
+        shown = self.trainer.progress_bar and self.accelerator.is_main_process
+        total, done = self.trainer.steps * self.images, begun * self.images
         return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not shown)
 
 

@@ -1,8 +1,9 @@
 """How every training starts: its folder, and Accelerate."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
@@ -17,13 +18,31 @@ from .trackers import check_trackers
 PRECISIONS = ("no", "fp16", "bf16")
 
 
-def started(trainer: Any, settings: Settings, *, resume: bool, rows: int = 1) -> Accelerator:
+class Training(Protocol):
+    """What `started` and `Loop` ask of a trainer; each class says what it means there."""
+
+    folder: Path
+    batch_size: int
+    seed: int
+    device: str
+    precision: str
+    trackers: Sequence[str]
+    checkpoint_every: int | None
+    log_every: int
+    progress_bar: bool
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training; of a GAN the generator's."""
+
+
+def started(trainer: Training, settings: Settings, *, resume: bool, rows: int = 1) -> Accelerator:
     """Return the accelerator of a trainer that may begin, or go on, in its folder.
 
     Python's, NumPy's and torch's global generators are seeded.
 
     Args:
-        trainer: with `folder`, `batch_size`, `seed`, `device`, `precision` and `trackers`.
+        trainer: whose `folder` becomes a path, and is made.
         settings: which the checkpoint must be of.
         resume: go on from the checkpoint.
         rows: that each process must have at least.
@@ -33,7 +52,7 @@ def started(trainer: Any, settings: Settings, *, resume: bool, rows: int = 1) ->
             batch does not divide among the processes.
     """
     check_trackers(trainer.trackers)
-    folder = Path(trainer.folder)
+    trainer.folder = folder = Path(trainer.folder)
     begun = checkpoint.position(folder)
     if begun is not None and not resume:
         raise ValueError(

@@ -13,11 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-JOB = "contraux.core.pretraining.job"
-
 
 class Launcher:
-    """Starts `contraux` lines; `close()` ends the server.
+    """Starts `contraux` lines, until the context ends the server.
 
     Args:
         scratch: folder of the streams.
@@ -27,7 +25,7 @@ class Launcher:
     def __init__(self, scratch: Path, *modules: str) -> None:
         self.scratch, self.count = scratch, 0
         self.server = subprocess.Popen(
-            [sys.executable, __file__, *(modules or [JOB])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__, *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         )  # fmt: skip
 
@@ -60,7 +58,10 @@ class Launcher:
             process.wait()
         return started
 
-    def close(self) -> None:
+    def __enter__(self) -> "Launcher":
+        return self
+
+    def __exit__(self, *_) -> None:
         self.server.stdin.close()
         self.server.wait()
 
@@ -113,7 +114,7 @@ def serve() -> None:
 
     from contraux.__main__ import main
 
-    for name in sys.argv[1:] or [JOB]:
+    for name in sys.argv[1:]:
         import_module(name)
     for line in sys.stdin:
         request = json.loads(line)

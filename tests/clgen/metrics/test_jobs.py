@@ -1,7 +1,6 @@
 """`contraux extractor` and `contraux score` as a user meets them: pictures, arrays, kept classifiers, mistakes."""
 
 import json
-import os
 import pickle
 import re
 import shutil
@@ -9,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from trap import Trap
 
 from contraux.clgen.images import as_uint8, images_of, save_grid, save_pngs
 from contraux.clgen.metrics import Classifier, Inception, Reals, Settings, evaluate_images, random_cnn
@@ -232,13 +232,6 @@ def strange(place):
     torch.save({"weight": Trap()}, place / "zipped.pth")
     torch.save({"weight": torch.zeros(2)}, place / "others.pth")
     return place
-
-
-class Trap:
-    """Leaves a file where its pickle is loaded."""
-
-    def __reduce__(self):
-        return os.mkdir, ("sprung",)
 
 
 SAMPLES = {

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,24 +19,12 @@ PLAIN = ["batch_size=8", "threads=1", "device=cpu", "samples.sampling_steps=2"]
 NOTHING = "evaluation=null"
 
 
-class DiffusionLauncher(Launcher):
-    """With a server that has imported diffusers."""
-
-    def __init__(self, scratch: Path) -> None:
-        self.scratch, self.count = scratch, 0
-        support = str(Path(sys.modules["launcher"].__file__).parent)
-        self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("server.py"))], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": support},
-        )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def contraux(tmp_path_factory):
-    launcher = DiffusionLauncher(tmp_path_factory.mktemp("streams"))
-    yield launcher
-    launcher.close()
+    """With a server that has imported diffusers, which takes longer than most tests here."""
+    modules = ("contraux.clgen.training_diffusion.job", "diffusers_parts")
+    with Launcher(tmp_path_factory.mktemp("streams"), *modules) as launcher:
+        yield launcher
 
 
 def progress(run):

@@ -1,6 +1,5 @@
 """Steps of training against a step by hand, and what must leave a run as it is."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch.nn import functional
+from trap import Trap
 
 from contraux.clgen import attach
 from contraux.clgen.diffusion.labels import NULL
@@ -268,13 +268,6 @@ def test_a_trainer_fits_once_and_keeps_a_run_that_is_there(images, tmp_path):
         trainer(images, tmp_path, steps=1).fit()
     with pytest.raises(ValueError, match=r"a run goes on with the settings it had, and weight was 0.05, got 0.1"):
         trainer(images, tmp_path, steps=1, weight=0.1).fit(resume=True)
-
-
-class Trap:
-    """Leaves a file where its pickle is loaded."""
-
-    def __reduce__(self):
-        return os.mkdir, ("sprung",)
 
 
 def test_a_checkpoint_that_holds_code_is_refused_before_it_runs(images, tmp_path):
