@@ -40,7 +40,7 @@ def fit_softmax(
     sizes: Sequence[int],
     *,
     c: float = 1.0,
-    max_iter: int = 500,
+    max_iter: int = 1000,
     tolerance: float = 1e-4,
     start: Softmax | None = None,
 ) -> Softmax:
@@ -54,7 +54,7 @@ def fit_softmax(
     tolerance far below 1e-5 is out of reach.
 
     Args:
-        features_ND: floats, standardised.
+        features_ND: floats, whitened: where some directions vary far more than others, thousands of steps do not end.
         classes_NV: long, in [0, size of the variable).
         sizes: V numbers of classes.
         c: > 0, inverse strength of the penalty.
