@@ -21,3 +21,10 @@ def contraux(tmp_path_factory):
     """What starts the command line: `contraux.run(*words, cwd=folder)`."""
     with Launcher(tmp_path_factory.mktemp("streams"), "contraux.core.pretraining.job") as launcher:
         yield launcher
+
+
+@pytest.fixture(scope="session")
+def contraux_rl(tmp_path_factory):
+    """The same for jobs with agents, whose imports take longer than what most of their tests then do."""
+    with Launcher(tmp_path_factory.mktemp("streams"), "contraux.agents.job", "sb3_contrib", "ale_py") as launcher:
+        yield launcher

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launcher import Launcher
 
 import contraux
 from contraux.__main__ import JOBS
@@ -31,13 +30,6 @@ def run(*words, cwd, **environment):
         timeout=120,
         stdin=subprocess.DEVNULL,
     )
-
-
-@pytest.fixture(scope="module")
-def contraux_rl(tmp_path_factory):
-    """Starts lines in processes forked from one that has imported agents, which takes longer than what is tested."""
-    with Launcher(tmp_path_factory.mktemp("streams"), "contraux.agents.job", "sb3_contrib", "ale_py") as launcher:
-        yield launcher
 
 
 def test_help_and_version(tmp_path):

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,17 +280,12 @@ def test_entropy_coefficients():
             entropy_coefficient(wrong)
 
 
-PROGRAM = Path(sys.executable).with_name("contraux")
 TINY = ["+env.kwargs.max_episode_steps=10", "env.n_envs=2", "agent.learning_starts=40", "agent.batch_size=16",
         "evaluation.every=100", "evaluation.episodes=3", "threads=1", "tensorboard=false"]  # fmt: skip
 
 
-def contraux(*words, cwd):
-    return subprocess.run([PROGRAM, *words], cwd=cwd, capture_output=True, text=True, timeout=240)
-
-
-def test_compared_with_hindsight_from_the_command_line(tmp_path):
-    done = contraux("compare", "experiment=goal_reaching", *TINY, "steps=200", "compare.seeds=1",
+def test_compared_with_hindsight_from_the_command_line(contraux_rl, tmp_path):
+    done = contraux_rl.run("compare", "experiment=goal_reaching", *TINY, "steps=200", "compare.seeds=1",
                     "hydra/launcher=basic", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs/compare/goal_reaching"
@@ -308,12 +300,12 @@ def test_compared_with_hindsight_from_the_command_line(tmp_path):
         assert np.load(run / "evaluations.npz")["successes"].shape == (3, 3)
 
 
-def test_resumed_from_the_command_line(tmp_path):
-    done = contraux("rl", "agent=contrastive_goal", "env=point_maze", "objective=none", *TINY, "steps=120",
+def test_resumed_from_the_command_line(contraux_rl, tmp_path):
+    done = contraux_rl.run("rl", "agent=contrastive_goal", "env=point_maze", "objective=none", *TINY, "steps=120",
                     "agent.energy=cosine", "agent.temperature=0.1", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0 and "success in it" in done.stdout, done.stdout + done.stderr
     (run,) = tmp_path.glob("runs/rl/*")
-    done = contraux("rl", f"resume={run}", "steps=220", cwd=tmp_path)
+    done = contraux_rl.run("rl", f"resume={run}", "steps=220", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((run / "result.json").read_text())["taken_steps"] == 220
     model = ContrastiveRL.load(run / "checkpoint" / "model.zip")

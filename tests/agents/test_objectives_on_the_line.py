@@ -1,9 +1,6 @@
 """`contraux rl` with objectives that look at sequences and at feature maps, as a user runs it."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,22 +8,15 @@ from omegaconf import OmegaConf
 
 from contraux.agents import ContrastivePPO
 
-PROGRAM = Path(sys.executable).with_name("contraux")
 TINY = ["env.n_envs=2", "threads=1", "evaluation.episodes=1", "agent.n_steps=32", "agent.batch_size=32"]
 TINY += ["agent.n_epochs=1", "steps=128", "tensorboard=false"]
 BALL = ["env=gym", "env.id={_target_: hydra.utils.get_object, path: sb3_hosts.Ball}", "+env.kwargs.size=44"]
 
 
-def contraux(*words, cwd):
-    support = Path(__file__).parents[1] / "support"
-    return subprocess.run(
-        [PROGRAM, "rl", *TINY, *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(support), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+@pytest.fixture
+def rl(contraux_rl, tmp_path):
+    support = str(Path(__file__).parents[1] / "support")
+    return lambda *words: contraux_rl.run("rl", *TINY, *words, cwd=tmp_path, PYTHONPATH=support)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +27,8 @@ def contraux(*words, cwd):
     ],
     ids=["cpc", "stdim"],
 )
-def test_a_run(tmp_path, words, metric):
-    done = contraux(*words, cwd=tmp_path)
+def test_a_run(rl, tmp_path, words, metric):
+    done = rl(*words)
     assert done.returncode == 0, done.stderr
     (run,) = tmp_path.glob("runs/rl/*")
     with (run / "progress.csv").open(newline="") as file:
@@ -53,8 +43,8 @@ def test_a_run(tmp_path, words, metric):
         assert auxiliary.state()[0][f"{step}/module.prediction.weight"].shape == (2 * 64, 256)  # follows the source
 
 
-def test_stdim_on_vectors_says_why_not(tmp_path):
-    done = contraux("objective=stdim", cwd=tmp_path)
+def test_stdim_on_vectors_says_why_not(rl):
+    done = rl("objective=stdim")
     assert done.returncode != 0
     (sentence,) = (line for line in done.stderr.splitlines() if line.strip())
     assert "ST-DIM needs an encoder in which a module's output is a map" in sentence

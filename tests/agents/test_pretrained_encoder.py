@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +16,8 @@ from contraux.clrl import ContrastiveAuxiliary, VectorEncoder, pretrained_encode
 from contraux.clrl.slow import SCALE
 from contraux.core.encoders import MLP, NatureCNN, PretrainedEncoder, describe
 
-PROGRAM = Path(sys.executable).with_name("contraux")
 TINY = ["env.n_envs=2", "threads=1", "evaluation.episodes=1", "evaluation.every=null", "tensorboard=false"]
 PPO_WORDS = [*TINY, "agent.n_steps=32", "agent.batch_size=32", "agent.n_epochs=1", "steps=256"]
-
-
-def contraux(*words, cwd):
-    return subprocess.run([PROGRAM, *words], cwd=cwd, capture_output=True, text=True, timeout=240)
 
 
 def save(folder, shape=(4,)):
@@ -50,12 +42,12 @@ def final(run, algorithm=PPO):
     return algorithm.load(run / "checkpoint" / "model.zip").policy
 
 
-def test_pixels_stay_bit_identical_and_a_run_is_resumed_without_the_checkpoint(tmp_path):
+def test_pixels_stay_bit_identical_and_a_run_is_resumed_without_the_checkpoint(contraux_rl, tmp_path):
     encoder = save(tmp_path / "pretraining" / "encoder", (4, 84, 84))  # as a run of contraux pretrain has it
     words = ["env=ALE/Boxing-v5", "+env.kwargs.max_num_frames_per_episode=400", "agent=dqn", "objective=none",
              "agent.learning_starts=64", "agent.buffer_size=500",
              "agent.batch_size=8", "steps=200", "encoder.checkpoint=pretraining", "encoder.mode=frozen"]  # fmt: skip
-    done = contraux("rl", *TINY, *words, "hydra.run.dir=run", cwd=tmp_path)
+    done = contraux_rl.run("rl", *TINY, *words, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     policy = final(tmp_path / "run", DQN)
     assert same(encoder, policy.q_net.features_extractor) and same(encoder, policy.q_net_target.features_extractor)
@@ -63,15 +55,15 @@ def test_pixels_stay_bit_identical_and_a_run_is_resumed_without_the_checkpoint(t
     features = policy.extract_features(policy.obs_to_tensor(image)[0], policy.q_net.features_extractor)
     torch.testing.assert_close(features, encoder(torch.as_tensor(image)), rtol=1e-5, atol=1e-6)
     shutil.rmtree(tmp_path / "pretraining")
-    done = contraux("rl", "resume=run", "steps=300", cwd=tmp_path)
+    done = contraux_rl.run("rl", "resume=run", "steps=300", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert same(encoder, final(tmp_path / "run", DQN).q_net.features_extractor)
 
 
-def test_slow_keeps_the_optimizer_that_the_algorithm_chooses(tmp_path):
+def test_slow_keeps_the_optimizer_that_the_algorithm_chooses(contraux_rl, tmp_path):
     encoder = save(tmp_path / "encoder")
     words = ["agent=a2c", "agent.n_steps=16", "steps=64", "encoder.checkpoint=encoder", "encoder.mode=slow"]
-    done = contraux("rl", *TINY, *words, "encoder.learning_rate_scale=0.5", "auxiliary.batch_size=16",
+    done = contraux_rl.run("rl", *TINY, *words, "encoder.learning_rate_scale=0.5", "auxiliary.batch_size=16",
                     "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").encoder.mode == "slow"
@@ -82,11 +74,11 @@ def test_slow_keeps_the_optimizer_that_the_algorithm_chooses(tmp_path):
     assert [group[SCALE] for group in optimizer.param_groups] == [1.0, 0.5]
 
 
-def test_arms_of_a_comparison_differ_in_the_encoder(tmp_path):
+def test_arms_of_a_comparison_differ_in_the_encoder(contraux_rl, tmp_path):
     encoder = save(tmp_path / "encoder")
     arms = ["+compare.arms.base=['objective=none']",
             "+compare.arms.frozen=['objective=none','encoder.checkpoint=encoder','encoder.mode=frozen']"]  # fmt: skip
-    done = contraux("compare", *PPO_WORDS, "compare.name=own", "compare.seeds=1", *arms,
+    done = contraux_rl.run("compare", *PPO_WORDS, "compare.name=own", "compare.seeds=1", *arms,
                     "hydra/launcher=basic", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs" / "compare" / "own"
@@ -101,9 +93,9 @@ def test_arms_of_a_comparison_differ_in_the_encoder(tmp_path):
         (["encoder.mod=frozen"], "unknown key 'encoder.mod': did you mean encoder.mode"),
     ],
 )
-def test_sentences_of_the_command_line(tmp_path, words, sentence):
+def test_sentences_of_the_command_line(contraux_rl, tmp_path, words, sentence):
     save(tmp_path / "encoder")
-    done = contraux("rl", *PPO_WORDS, *words, cwd=tmp_path)
+    done = contraux_rl.run("rl", *PPO_WORDS, *words, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert sentence in done.stderr
 

@@ -161,10 +161,11 @@ def test_images_are_kept_frame_by_frame_unless_another_buffer_is_asked_for():
     assert type(make_agent(DQN, make("CartPole-v1", seed=0), buffer_size=50).replay_buffer) is ReplayBuffer
 
 
-def test_atari_keeps_frames_by_the_command_line(tmp_path):
+def test_atari_keeps_frames_by_the_command_line(contraux_rl, tmp_path):
     words = ["env=boxing", "env.n_envs=1", "agent=dqn", "agent.buffer_size=200", "agent.learning_starts=40"]
     words += ["steps=60", "objective=curl", "auxiliary.batch_size=8", "evaluation.episodes=1", "device=cpu"]
     words += ["evaluation.every=null", "hydra.run.dir=run", "tensorboard=false"]
-    subprocess.run([sys.executable, "-m", "contraux", "rl", *words], check=True, timeout=240, capture_output=True)
+    done = contraux_rl.run("rl", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     agent = DQN.load("run/checkpoint/model", device="cpu")
     assert agent.replay_buffer_class is FrameReplayBuffer

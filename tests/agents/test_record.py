@@ -276,8 +276,8 @@ def test_from_the_command_line_an_interrupt_keeps_what_there_is(tmp_path):
     assert sorted(path.name for path in Path().iterdir()) == ["out"]
 
 
-def test_from_the_command_line_a_mistake_is_one_sentence_and_leaves_nothing():
-    done = subprocess.run([*CLI, "env=boxing", "steps=-1", "folder=out"], capture_output=True, text=True)
+def test_from_the_command_line_a_mistake_is_one_sentence_and_leaves_nothing(contraux_rl, tmp_path):
+    done = contraux_rl.run("record", "env=boxing", "steps=-1", "folder=out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "contraux: steps must be a whole number >= 1, got -1\n")
     assert not list(Path().iterdir())
 
@@ -289,7 +289,7 @@ def printed(capsys, folder, **settings):
     return {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in capsys.readouterr().out.splitlines()}
 
 
-def test_the_line_that_is_recommended_runs(tmp_path, capsys):
+def test_the_line_that_is_recommended_runs(contraux_rl, tmp_path, capsys):
     found = printed(capsys, tmp_path / "my box", env="ALE/Boxing-v5", steps=20, size=84, grayscale=True)
     assert "for contraux rl" not in found
     program, job, *words = shlex.split(found["next"])
@@ -297,8 +297,7 @@ def test_the_line_that_is_recommended_runs(tmp_path, capsys):
     assert words == ["data=frames", "data.path=my box", "data.frame_stack=4", "encoder=nature", "data.test_share=0",
                      "batch_size=20"]  # fmt: skip
     short = ["epochs=1", "threads=1", "pictures=false", "hydra.run.dir=run"]
-    line = [sys.executable, "-m", "contraux", job, *words, *short]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    done = contraux_rl.run(job, *words, *short, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     encoder = load_encoder(tmp_path / "run")
     assert encoder.input_shape == (4, 84, 84) and encoder.out_features == 512

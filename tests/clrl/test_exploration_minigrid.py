@@ -2,8 +2,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -17,7 +15,6 @@ from contraux.clrl.envs import OneHotGrid, minigrid
 from contraux.clrl.exploration import NoveltyBonus
 
 pytest.importorskip("minigrid")
-PROGRAM = Path(sys.executable).with_name("contraux")
 CONFIGS = Path(contraux.__file__).parent / "configs" / "exploration"
 
 
@@ -64,20 +61,20 @@ def test_a_name_and_its_file_make_the_same_bonus(name):
     assert {key: defaults[key].default for key in settings} == settings
 
 
-def test_a_run_and_its_resumption(tmp_path):
+def test_a_run_and_its_resumption(contraux_rl, tmp_path):
     words = [
         "env=MiniGrid-MultiRoom-N2-S4-v0", "exploration=rnd", "exploration.bonus.batch_size=64", "objective=none",
         "agent.n_steps=16", "env.n_envs=4", "evaluation.episodes=1", "evaluation.every=null", "threads=1",
         "hydra.run.dir=run",
     ]  # fmt: skip
 
-    def contraux_rl(*line):
-        done = subprocess.run([PROGRAM, "rl", *line], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    def finished(*line):
+        done = contraux_rl.run("rl", *line, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return json.loads((tmp_path / "run" / "result.json").read_text())
 
-    assert contraux_rl(*words, "steps=256")["status"] == "completed"
-    result = contraux_rl("resume=run", "steps=512")
+    assert finished(*words, "steps=256")["status"] == "completed"
+    result = finished("resume=run", "steps=512")
     assert result["taken_steps"] == 512 and result["resumed_at"] == 256
     rows = (tmp_path / "run" / "progress.csv").read_text().splitlines()
     assert "exploration/predictor_loss" in rows[0] and "exploration/reward" in rows[0]

@@ -137,6 +137,7 @@ def child(main, words, cwd, environment, files) -> None:
             os.dup2(stream, number)
         os.chdir(cwd)
         os.environ.update(environment)
+        sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
         sys.argv = ["contraux", *words]
         main()
         code = 0
