@@ -88,11 +88,11 @@ class Training:
 class Supervised:
     """The same encoder, trained end to end with a softmax head for each variable: what its features could hold.
 
-    The features before the final ReLU carry the heads, standardised over the batch, as probes standardise them: where
-    most of a frame never changes, what does is a tiny part of the features to begin with, and without this 1,200
-    updates on Pong taught nothing. Every `every` updates the mean macro-F1 over variables is taken on validation, and
-    the weights with the highest are kept. (The cross-entropy there is lowest long before: heads of a hundred values
-    grow too sure of themselves while they still get better.)
+    The features before the final ReLU carry the heads, standardised over the batch: where most of a frame never
+    changes, what does is a tiny part of the features to begin with, and without this 1,200 updates on Pong taught
+    nothing. Every `every` updates the mean macro-F1 over variables is taken on validation, and the weights with the
+    highest are kept. (The cross-entropy there is lowest long before: heads of a hundred values grow too sure of
+    themselves while they still get better.)
 
     Args:
         steps: updates of Adam, at most.

@@ -25,7 +25,7 @@ from contraux.agents.environments import make
 from contraux.agents.probe import Probe, Splits, games, ram_variables, record, split, varying
 from contraux.agents.probe.arms import read_arms
 from contraux.agents.probe.networks import BeforeFinalReLU, Pixels, untrained
-from contraux.agents.probe.probe import classes, classified, standardise
+from contraux.agents.probe.probe import classes, classified, standardise, whiten
 from contraux.agents.probe.ridge import r2, ridge
 from contraux.agents.probe.saved import load, load_policy
 from contraux.agents.probe.softmax import fit_softmax
@@ -116,6 +116,31 @@ def splits(seed, *, planted, sizes=(600, 200, 300)):
         for own, answer in zip(features, labels, strict=True):
             own[:, 3] = answer[:, 0]
     return Splits(*features), Splits(*labels)
+
+
+def test_classifiers_find_the_same_after_any_invertible_linear_map():
+    """What a trained encoder knows lies in directions of little variance; a penalty on weights must not hide it."""
+    features, labels = splits(0, planted=True)
+    turn, _ = np.linalg.qr(numbers(9, 12, 12).astype(float))
+    scale = np.ones(12)
+    scale[3] = 1e-4  # the one that tells
+    mapped = Splits(*((own * scale) @ turn + 5 for own in features))
+    (one,), (two,) = Probe(c=(0.1, 1.0))(features, labels), Probe(c=(0.1, 1.0))(mapped, labels)
+    assert one["accuracy"] > 0.9 and one["converged"] == two["converged"] == 1
+    assert two["accuracy"] == pytest.approx(one["accuracy"], abs=0.01)
+    assert two["macro_f1"] == pytest.approx(one["macro_f1"], abs=0.01)
+    train, _, test = (torch.as_tensor(own, dtype=torch.float32) for own in standardise(mapped))
+    penalised = fit_softmax(train, torch.tensor(labels.train // 10), (5,), c=1.0)
+    found = (penalised.predict(test).numpy() * 10 == labels.test).mean()
+    assert found < 0.5, "a penalty on standardised features hides it"
+
+
+def test_components_are_of_variance_one_and_rounding_is_none_of_them():
+    features = numbers(0, 400, 5) * [1, 10, 100, 0.1, 1] + 3
+    features = np.concatenate([features, features[:, :1] - 2 * features[:, 1:2], np.full((400, 1), 7.0)], 1)
+    found = whiten(standardise(Splits(features, features[:50], features[50:90])))
+    np.testing.assert_allclose(found.train.T @ found.train / 400, np.eye(5), atol=1e-5)
+    np.testing.assert_allclose(found.test, found.train[50:90], atol=1e-6)
 
 
 def test_a_planted_variable_is_found_as_a_number_and_noise_holds_nothing():
