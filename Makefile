@@ -48,11 +48,11 @@ few-shot: $(STAMP) ## pretrain on digits with 5 seeds, and compare with random e
 	$(BIN)/contraux evaluate 'checkpoint=[runs/few_shot/seed_0,runs/few_shot/seed_1,runs/few_shot/seed_2,runs/few_shot/seed_3,runs/few_shot/seed_4]' folder=runs/few_shot/evaluation measures.fine_tune=null
 
 PATH_TO_RL := runs/pretrain_rl
-pretrain-rl: $(STAMP) ## record Boxing, pretrain an encoder on its frames, train an agent on top of it, frozen
+pretrain-rl: $(STAMP) ## record Boxing, pretrain an encoder on its frames, train agents on top of it: frozen, fine-tuned
 	rm -rf $(PATH_TO_RL)
 	$(BIN)/contraux record env=ALE/Boxing-v5 size=84 grayscale=true steps=8_000 folder=$(PATH_TO_RL)/frames
 	$(BIN)/contraux pretrain data=frames data.path=$(PATH_TO_RL)/frames data.frame_stack=4 views=shift encoder=nature epochs=3 hydra.run.dir=$(PATH_TO_RL)/pretrained
-	$(BIN)/contraux rl env=ALE/Boxing-v5 agent=ppo objective=none encoder.checkpoint=$(PATH_TO_RL)/pretrained encoder.mode=frozen steps=8_192 env.n_envs=4 agent.n_steps=128 agent.batch_size=128 agent.n_epochs=4 evaluation.every=null evaluation.episodes=1 hydra.run.dir=$(PATH_TO_RL)/agent
+	$(BIN)/contraux rl -m encoder.mode=frozen,finetune env=ALE/Boxing-v5 agent=ppo objective=none encoder.checkpoint=$(PATH_TO_RL)/pretrained steps=8_192 env.n_envs=4 agent.n_steps=128 agent.batch_size=128 agent.n_epochs=4 evaluation.every=null evaluation.episodes=1 hydra.sweep.dir=$(PATH_TO_RL) 'hydra.sweep.subdir=$${encoder.mode}'
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) .dev build dist *.egg-info runs

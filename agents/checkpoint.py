@@ -19,9 +19,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her import HerReplayBuffer
 
+from ..clrl.stores import FrameReplayBuffer
 from ..core.files import existing, whole_folder
 
 FOLDER = "checkpoint"
+FRAMES = "frames/"  # before the names of a FrameReplayBuffer's frames
 
 
 def save_checkpoint(model: BaseAlgorithm, run: Path, *, replay_buffer: bool = True) -> Path:
@@ -68,12 +70,17 @@ def end_last_episodes(buffer: Any) -> None:
 
 
 def save_replay_buffer(buffer: Any, path: Path) -> None:
-    """Save the filled rows of every array of a replay buffer (also those in dictionaries, as Dict buffers have)."""
+    """Save the filled rows of every array of a replay buffer (also those in dictionaries, as Dict buffers have).
+
+    Of a `FrameReplayBuffer` also its frames.
+    """
     rows = buffer.buffer_size if buffer.full else min(buffer.pos + 1, buffer.buffer_size)
     arrays = {
         name: np.ascontiguousarray(array[:rows] if array.shape[:1] == (buffer.buffer_size,) else array)
         for name, array in _arrays(buffer).items()
     }
+    if isinstance(buffer, FrameReplayBuffer):
+        arrays |= {f"{FRAMES}{name}": np.ascontiguousarray(own) for name, own in buffer.frames.arrays(rows).items()}
     save_file(arrays, path, metadata={"pos": str(buffer.pos), "full": str(int(buffer.full))})
 
 
@@ -81,7 +88,12 @@ def load_replay_buffer(buffer: Any, path: Path) -> None:
     """Fill a replay buffer of the same size and spaces with what :func:`save_replay_buffer` wrote."""
     arrays = _arrays(buffer)
     with safe_open(path, framework="np") as file:
-        for name in file.keys():
+        frames = {name: file.get_tensor(name) for name in file.keys() if name.startswith(FRAMES)}
+        if isinstance(buffer, FrameReplayBuffer):
+            if not frames:
+                raise ValueError(f"{path} must hold the frames that observations are made of, and was saved without")
+            buffer.frames.restore(**{name.removeprefix(FRAMES): own for name, own in frames.items()})
+        for name in file.keys() - frames.keys():
             saved = file.get_tensor(name)
             if name not in arrays or arrays[name].shape[1:] != saved.shape[1:] or len(arrays[name]) < len(saved):
                 raise ValueError(

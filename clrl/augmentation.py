@@ -46,7 +46,9 @@ class ObservationAugmentation(BaseCallback):
                 f"got views for {sorted(kind for kind, view in self.views.items() if view is not None)}"
             )
         if not self._seeded:
-            self.generator.manual_seed(self.seed if self.seed is not None else self.model.seed or 0)
+            # Where a run is gone on with, other views than at its start.
+            seed = self.seed if self.seed is not None else self.model.seed or 0
+            self.generator.manual_seed(seed + self.model.num_timesteps)
             self._seeded = True
         watch(self.model, self, "an observation augmentation")
 

@@ -56,6 +56,7 @@ class AuxiliaryStep:
         self.optimizer = self._make_optimizer()
         self.host_steps = self.updates = self.skipped = 0
         self._encoder_buffers = list(encoder.buffers())
+        self._warned = False  # that the gate has nothing to compare with
         self._metrics: tuple[str, ...] = ()
         self._seen: list[Tensor] = []  # one vector of metrics per update since they were last taken
 
@@ -133,6 +134,14 @@ class AuxiliaryStep:
     def _gated(self, gradients: list[Tensor | None], outcome: Outcome) -> tuple[list[Tensor | None], Outcome]:
         """The encoder's gradients times the gate's factor; a parameter that either side does not reach counts as 0."""
         pairs = [(p.grad, g) for p, g in zip(self.encoder_parameters, gradients, strict=True) if g is not None]
+        if not self._warned and all(found is None for found, _ in pairs):
+            self._warned = True
+            warnings.warn(
+                f"gate={self.settings.gate!r} must have a gradient of the host to compare with, and this host steps "
+                "its optimizer without one on the encoder: 'sign' then lets the auxiliary in, 'cosine' keeps it out",
+                UserWarning,
+                stacklevel=2,
+            )
         host = [torch.zeros_like(own) if found is None else found for found, own in pairs]
         cosine = gradient_cosine(host, [own for _, own in pairs])
         factor = gate_factor(self.settings.gate, cosine)

@@ -24,7 +24,7 @@ from .host_store import check_room, follow, make_store
 from .observations import Observer
 from .parts import build_parts
 from .schedule import SCHEDULES
-from .shared_pass import check_shared
+from .shared_pass import check_host, check_shared
 from .sources import ObservationPairs
 from .stores import NoStore, ReplayRows, RingBuffer
 from .watch import peers, watch
@@ -38,8 +38,8 @@ class ContrastiveAuxiliary(BaseCallback):
     At every `every`-th step of the optimizer that owns the encoder it draws its own batch, from the replay buffer or,
     where there is none, from a ring buffer it fills during rollouts, and lets the clipped, weighted gradient into that
     step (`mode="joint"`) or takes a step of its own right after it (`mode="separate"`, as CURL and ATC do; CURL's code
-    steps the encoder twice for each batch, and so does this). With `mode="shared"` it draws nothing: the features that
-    the host makes of its own batch are the queries, keys are other views of the same observations by the momentum
+    lets two Adams take that step, which is what `weight=2` does). With `mode="shared"` it draws nothing: the features
+    that the host makes of its own batch are the queries, keys are other views of the same observations by the momentum
     encoder, and one backward pass carries both gradients, which saves most of the cost where images are encoded. It
     serves objectives with k = 0 and keys without a gradient (CURL); the host's own clipping then applies to the sum.
 
@@ -191,11 +191,8 @@ class ContrastiveAuxiliary(BaseCallback):
         settings = StepSettings(
             self.weight, self.mode, self.every, self._host_batch(), self.learning_rate, self.max_grad_norm, self.gate
         )
-        if self.mode == "shared" and hasattr(model, "_last_lstm_states"):
-            raise ValueError(
-                "mode='shared' takes the host's batches as they are, got one of padded sequences (a recurrent policy): "
-                "use mode='joint', which draws sequences without padding"
-            )
+        if self.mode == "shared":
+            check_host(model)
         with _own_initialisation(seed):
             for host, optimizer in chosen:
                 source, objective = (part.to(model.device) for part in self._make_parts(host.module, len(chosen) > 1))

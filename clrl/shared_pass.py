@@ -40,6 +40,24 @@ def check_shared(source: Any) -> None:
         )
 
 
+def check_host(model: Any) -> None:
+    """Refuse a host whose passes through the encoder are not all of its own batches and its own loss.
+
+    Raises:
+        ValueError: its batches are padded sequences, or it differentiates more than a loss.
+    """
+    if hasattr(model, "_last_lstm_states"):
+        raise ValueError(
+            "mode='shared' takes the host's batches as they are, got one of padded sequences (a recurrent policy): "
+            "use mode='joint', which draws sequences without padding"
+        )
+    if hasattr(model, "hessian_vector_product"):
+        raise ValueError(
+            f"mode='shared' adds to every gradient the host takes by its features, got {type(model).__name__}, which "
+            "takes those of its constraint too: use mode='joint'"
+        )
+
+
 @contextmanager
 def shared_pass(step: "AuxiliaryStep", generator: torch.Generator, weight: Callable[[], float]) -> Iterator[None]:
     """Let the auxiliary take part in the host's passes through the encoder for as long as the context lasts.

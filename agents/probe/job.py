@@ -164,7 +164,7 @@ def _game_id(game: str) -> str:
 
 def _shared(cfg: DictConfig) -> dict[str, Any]:
     """Return the settings that all figures of a folder have in common."""
-    names = ("labels", "frames", "agent", "epsilon", "shares", "min_entropy", "layer", "features_dim", "probe")
+    names = ("labels", "frames", "player", "epsilon", "shares", "min_entropy", "layer", "features_dim", "probe")
     env = {key: value for key, value in _plain(cfg.env).items() if key != "id"}
     return json.loads(json.dumps({"env": env, **{name: _plain(cfg[name]) for name in names}}, default=str))
 
@@ -215,7 +215,7 @@ def prepare(cfg: DictConfig, place: Place, device: str) -> Data:
     Raises:
         ValueError: see `record`, `split` and `varying`.
     """
-    agent = None if str(cfg.agent) == "random" else load_policy(str(cfg.agent), device).policy
+    agent = None if str(cfg.player) == "random" else load_policy(str(cfg.player), device).policy
     playing = {"agent": agent, "epsilon": cfg.epsilon, "device": device}
     seed = derived_seed(place.seed, "probe")
     recording = record(place.make, place.id, frames=cfg.frames, seed=seed, labels=str(cfg.labels), **playing)

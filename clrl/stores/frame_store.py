@@ -89,6 +89,33 @@ class FrameStore:
         """The channels in these slots: `(...)` -> `(..., H, W)`."""
         return np.take(self.slots, slots, axis=0)
 
+    def arrays(self, rows: int) -> dict[str, np.ndarray]:
+        """Return what :meth:`restore` takes: both tables' first `rows` rows, and the slots that were written."""
+        return {"now": self.now[:rows], "following": self.following[:rows], "slots": self.slots[: self.used]}
+
+    def restore(self, now: np.ndarray, following: np.ndarray, slots: np.ndarray) -> None:
+        """Put the arrays of a store of the same sizes in the place of what is here.
+
+        Raises:
+            ValueError: more rows, other environments or other images, or a reference to a slot that is not there.
+        """
+        if any(len(own) > len(self.now) or own.shape[1:] != self.now.shape[1:] for own in (now, following)):
+            raise ValueError(f"frames must fit a store of {self.now.shape} references, got {now.shape}")
+        if slots.shape[1:] != self.slots.shape[1:] or max(now.max(initial=0), following.max(initial=0)) >= len(slots):
+            raise ValueError(f"frames must be {self.slots.shape[1:]} and all there, got {slots.shape}")
+        for table, own in ((self.now, now), (self.following, following)):
+            table[: len(own)], table[len(own) :] = own, ZERO
+        if len(slots) > len(self.slots):
+            self._resize(len(slots))
+        self.used = len(slots)
+        self.slots[: self.used] = slots
+        self.references[:] = 0
+        for table in (self.now, self.following):
+            self.references += np.bincount(table.ravel(), minlength=len(self.references)).astype(np.int32)
+        self.references[ZERO] = np.iinfo(np.int32).max // 2
+        self.given_up = np.flatnonzero(self.references[: self.used] == 0).tolist()
+        self.interrupt()
+
     def _anew(self, stack: np.ndarray) -> np.ndarray:
         """Slots of a stack `(C, H, W)` that continues nothing; a channel that is black or repeats is stored once."""
         found = np.empty(len(stack), dtype=np.int32)

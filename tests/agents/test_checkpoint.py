@@ -11,6 +11,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
 from contraux.agents import checkpoint
 from contraux.agents.environments import make
+from contraux.clrl.stores import FrameNStepReplayBuffer, FrameReplayBuffer
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 SPACES = {"vector": VECTOR, "dict": spaces.Dict({"a": VECTOR, "image": spaces.Box(0, 255, (1, 4, 4), np.uint8)})}
@@ -32,7 +33,7 @@ def filled(kind, steps, size=10, **kwargs):
 
 def same(one, other):
     arrays, others = checkpoint._arrays(one), checkpoint._arrays(other)
-    assert arrays.keys() == others.keys() and len(arrays) >= 5
+    assert arrays.keys() == others.keys() and len(arrays) >= 4
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, others[name])
     assert (one.pos, one.full) == (other.pos, other.full)
@@ -68,6 +69,60 @@ def test_replay_buffer_of_another_size_is_refused(tmp_path):
     checkpoint.save_replay_buffer(filled("vector", 5), tmp_path / "b")
     with pytest.raises(ValueError, match="a replay buffer must be resumed with the size and spaces it was saved with"):
         checkpoint.load_replay_buffer(filled("vector", 0, size=4), tmp_path / "b")
+
+
+def playing(steps, kind=FrameReplayBuffer, buffer=None, **kwargs):
+    """Transitions of two environments, each with stacks of two frames that follow one another."""
+    if buffer is None:
+        space = spaces.Box(0, 255, (2, 6, 6), np.uint8)
+        buffer = kind(20, space, spaces.Discrete(2), n_envs=2, device="cpu", **kwargs)
+    rng = np.random.default_rng(steps)
+    seen = rng.integers(1, 256, (2, 2, 6, 6)).astype(np.uint8)
+    for _ in range(steps):
+        new = rng.integers(1, 256, (2, 1, 6, 6)).astype(np.uint8)
+        following = np.concatenate([seen[:, 1:], new], 1)
+        done = rng.random(2) < 0.2
+        buffer.add(seen, following, rng.integers(2, size=2), rng.normal(size=2), done, [{}, {}])
+        seen = following.copy()
+        seen[done] = rng.integers(1, 256, (int(done.sum()), 2, 6, 6))
+    return buffer
+
+
+def assert_same_samples(one, other):
+    drawn = []
+    for buffer in (one, other):
+        np.random.seed(0)  # noqa: NPY002 (SB3 draws from it)
+        drawn.append(buffer.sample(64))
+    for theirs, ours in zip(*drawn, strict=True):
+        if theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs"), [(FrameReplayBuffer, {}), (FrameNStepReplayBuffer, {"n_steps": 3, "gamma": 0.9})]
+)
+@pytest.mark.parametrize("steps", [1, 4, 10, 23])  # ten steps of two environments fill it
+def test_frames_come_back_and_what_is_added_then_is_right(tmp_path, kind, kwargs, steps):
+    buffer = playing(steps, kind, **kwargs)
+    checkpoint.save_replay_buffer(buffer, tmp_path / "b")
+    loaded = playing(0, kind, **kwargs)
+    checkpoint.load_replay_buffer(loaded, tmp_path / "b")
+    same(loaded, buffer)
+    assert np.asarray(loaded.observations)[:1].any()
+    np.testing.assert_array_equal(np.asarray(loaded.observations), np.asarray(buffer.observations))
+    np.testing.assert_array_equal(np.asarray(loaded.next_observations), np.asarray(buffer.next_observations))
+    assert_same_samples(buffer, loaded)
+    for one in (buffer, loaded):
+        playing(17, buffer=one)  # slots that are given up by then are used again
+    assert_same_samples(buffer, loaded)
+    assert loaded.frames.used <= buffer.frames.used + 4
+
+
+def test_a_buffer_of_frames_that_was_saved_without_them_is_refused(tmp_path):
+    space, actions = spaces.Box(0, 255, (0,), np.uint8), spaces.Discrete(2)
+    checkpoint.save_replay_buffer(ReplayBuffer(20, space, actions, n_envs=2, device="cpu"), tmp_path / "b")
+    with pytest.raises(ValueError, match="must hold the frames that observations are made of, and was saved without"):
+        checkpoint.load_replay_buffer(playing(3), tmp_path / "b")
 
 
 def draws():

@@ -300,6 +300,13 @@ def test_compared_with_hindsight_from_the_command_line(contraux_rl, tmp_path):
         assert np.load(run / "evaluations.npz")["successes"].shape == (3, 3)
 
 
+def test_a_robot_arm_reaches_from_the_command_line(contraux_rl, tmp_path):
+    done = contraux_rl.run("rl", "agent=contrastive_goal", "env=fetch_reach", "objective=none", *TINY, "steps=100",
+                           "evaluation.every=null", "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["taken_steps"] == 100
+
+
 def test_resumed_from_the_command_line(contraux_rl, tmp_path):
     done = contraux_rl.run("rl", "agent=contrastive_goal", "env=point_maze", "objective=none", *TINY, "steps=120",
                     "agent.energy=cosine", "agent.temperature=0.1", cwd=tmp_path)  # fmt: skip

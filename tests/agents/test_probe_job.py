@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from stable_baselines3 import PPO
 
@@ -113,15 +114,22 @@ again: 'out/cells/Boxing-v5/still/seed_{seed}'}"
     assert done.returncode == 2 and "was made with another probe: give another folder" in done.stderr
 
 
-def test_the_state_behind_noisy_observations(run):
+def test_the_state_behind_noisy_observations_while_an_agent_plays(run):
+    env = make("contraux/NoisyCartPole-v1", seed=0, kwargs={"noise_dim": 60, "rotation_seed": 0})
+    agent = PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu")
+    with torch.no_grad():
+        agent.policy.action_net.bias[0] = 1e3  # always to the left, and the pole falls within 11 steps
+    agent.save("left.zip")
     done = run(
-        "env=noisy_cartpole", "labels=attribute.state", "encoders=temporal", "baselines=[random]",
-        "frames=800", "seeds=1", "features_dim=16", "train.frames=400", "train.steps=5", "probe.bins=4",
+        "env=noisy_cartpole", "labels=attribute.state", "encoders=temporal", "baselines=[random]", "player=left.zip",
+        "epsilon=0", "frames=800", "seeds=1", "features_dim=16", "train.frames=400", "train.steps=5", "probe.bins=4",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (cell,) = [json.loads(path.read_text()) for path in Path("out").glob("cells/*/temporal/seed_0.json")]
     assert [own["name"] for own in cell["layers"]["before_relu"]] == ["state_0", "state_1", "state_2", "state_3"]
     assert {own["category"] for own in cell["layers"]["before_relu"]} == {"state"}
+    assert cell["settings"]["player"] == "left.zip"
+    assert sum(cell["data"]["episodes"]) > 800 / 11, "those of a random player last about 20 steps"
 
 
 @pytest.mark.parametrize(
@@ -131,6 +139,7 @@ def test_the_state_behind_noisy_observations(run):
         (["games=[Pang]"], "env must be an option or an id Gymnasium knows, got 'ALE/Pang-v5'"),
         (["labels=rom"], "labels must be one of ram, info.KEY, observation.LEAF, attribute.PATH, got 'rom'"),
         (["env=CartPole-v1"], "unknown game with annotated RAM 'cartpole'"),
+        (["player=nobody"], "an agent must be a run of contraux rl or a Stable-Baselines3 .zip, got 'nobody'"),
         (["reference=majority"], "reference must be one of the encoders, random, supervised, pixels, got 'majority'"),
         (["layer=middle"], "unknown layer 'middle'"),
         (["train.step=3"], "did you mean train.steps"),

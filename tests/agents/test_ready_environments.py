@@ -38,7 +38,7 @@ READY = {  # name: shape of an observation, number of discrete actions or shape 
     "pendulum_pixels": (IMAGE, (1,)),
     "pixels": (IMAGE, 2),
 }
-OTHERS = {"atari", "gym", "minigrid", "point_maze"}  # need an id, or have tests of their own
+OTHERS = {"atari", "fetch_reach", "gym", "minigrid", "point_maze"}  # need an id, or have tests of their own
 
 
 def from_config(name, *overrides):

@@ -57,11 +57,17 @@ for run in sys.argv[1:]:
     sys.argv += ["--seed", "3", "--device", "cpu", "--log-interval", "1"]
     train()
 """
+BONUS = """
+  callback:
+    - contraux.clrl.ContrastiveAuxiliary: {objective: temporal}
+    - contraux.clrl.exploration.NoveltyBonus: {bonus: episodic, weight: 0.1}
+"""
 RUNS = {
     "plain": (PPO, PPO_CARTPOLE),
     "weight_0": (PPO, PPO_CARTPOLE + AUXILIARY.format(weight=0)),
     "weight_1": (PPO, PPO_CARTPOLE + AUXILIARY.format(weight=1.0)),
     "pixels": (DQN, DQN_PIXELS),
+    "bonus": (PPO, PPO_CARTPOLE + BONUS),
     "off_policy": (DQN, DQN_CARTPOLE + AUXILIARY.format(weight=1.0)),
 }
 
@@ -103,6 +109,12 @@ def test_dqn_too(runs):
     printed, weights = runs["off_policy"]
     assert "auxiliary/" in printed
     assert weights.isfinite().all()
+
+
+def test_a_bonus_too(runs):
+    printed, weights = runs["bonus"]
+    assert "exploration/" in printed and "auxiliary/" in printed
+    assert weights.isfinite().all() and not torch.equal(weights, runs["weight_1"][1])
 
 
 def test_images_frame_by_frame(runs):

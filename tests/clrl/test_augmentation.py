@@ -36,6 +36,19 @@ def model():
     )  # fmt: skip
 
 
+def test_a_run_that_is_gone_on_with_sees_other_views_than_at_its_start(tmp_path):
+    first = made("shift")
+    trained = model().learn(64, callback=first)
+    trained.save(tmp_path / "model")
+    drawn = []
+    for one in (model(), DQN.load(tmp_path / "model", env=trained.get_env())):
+        augmentation = made("shift")
+        augmentation.model = one
+        augmentation._init_callback()
+        drawn.append(torch.rand(3, generator=augmentation.generator))
+    assert not torch.equal(*drawn)
+
+
 def test_every_yaml_is_known_here():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIEWS, "none"}
     assert yaml.safe_load((FOLDER / "none.yaml").read_text()) == {"views": None}

@@ -116,6 +116,25 @@ def test_separate_steps_after_the_host_and_its_weight_scales_the_step():
     assert moved[0.5] == pytest.approx(1 - 0.7 - 0.05, rel=1e-5)
 
 
+def test_separate_with_weight_two_is_the_double_step_of_curls_code():
+    """Two Adams, each with the gradient of one contrastive loss: the encoder's own, and that of encoder and head."""
+    weight, head = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor(2.0))
+    host, *theirs = (
+        torch.optim.SGD([weight], lr=0.1),
+        torch.optim.Adam([weight], 0.1),
+        torch.optim.Adam([weight, head], 0.1),
+    )
+    for _ in range(5):
+        weight.grad = torch.tensor(7.0)
+        host.step()
+        weight.grad, head.grad = torch.tensor(3.0), torch.tensor(5.0)
+        for optimizer in theirs:
+            optimizer.step()
+    encoder, objective, *_ = one_step(mode="separate", weight=2.0, steps=5)
+    assert encoder.weight.item() == pytest.approx(weight.item(), rel=1e-5)
+    assert objective.head.item() == pytest.approx(head.item(), rel=1e-5)
+
+
 def test_every_third_step_takes_part():
     _, _, step, _ = one_step(every=3, steps=10)
     assert (step.host_steps, step.updates) == (10, 3)

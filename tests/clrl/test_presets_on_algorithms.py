@@ -73,6 +73,27 @@ def test_weight_zero_leaves_every_weight_bit_identical(name, algorithm):
     assert all(torch.equal(value, after[key]) for key, value in trained_alone(algorithm, pixels)[0].items())
 
 
+# Every algorithm with some presets, and every preset with three algorithms more, in turn.
+OTHERS = [name for name in sb3_hosts.HOSTS if name not in (*ALGORITHMS, "RecurrentPPO")]
+VECTOR = [name for name in presets() if not needs_pixels(name)]
+TURNS = [(name, OTHERS[(3 * i + j) % len(OTHERS)]) for i, name in enumerate(VECTOR) for j in range(3)]
+
+
+@cache
+def encoder_alone(algorithm):
+    return encoder_weights(sb3_hosts.HOSTS[algorithm].make().learn(sb3_hosts.HOSTS[algorithm].steps))
+
+
+@pytest.mark.parametrize(("name", "algorithm"), TURNS)
+def test_weight_one_moves_the_encoder_of_other_algorithms_too(name, algorithm):
+    auxiliary = ContrastiveAuxiliary(name, batch_size=BATCH)
+    model = sb3_hosts.HOSTS[algorithm].make().learn(sb3_hosts.HOSTS[algorithm].steps, callback=auxiliary)
+    assert auxiliary.updates > 0
+    moved = encoder_weights(model)
+    assert all(one.isfinite().all() for one in moved)
+    assert any(not torch.equal(one, other) for one, other in zip(moved, encoder_alone(algorithm), strict=True))
+
+
 class Look(BaseCallback):
     """The auxiliary's state when learning starts."""
 

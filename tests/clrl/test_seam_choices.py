@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import TRPO, RecurrentPPO
 from sb3_hosts import ENCODER, HOSTS
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
@@ -132,16 +132,38 @@ def test_an_auxiliary_that_pulls_against_the_host_stays_outside(gate):
     assert torch.equal(base, weights(model))
 
 
-@pytest.mark.parametrize("name", ["A2C", "DQN", "SAC", "SAC-shared", "TD3-shared", "RecurrentPPO"])
-def test_the_gate_opens_and_closes_on_other_algorithms(name):
+class Cosines(BaseCallback):
+    """Records the cosine of every update before the auxiliary's metrics are taken."""
+
+    def __init__(self, auxiliary):
+        super().__init__()
+        self.auxiliary, self.seen = auxiliary, []
+
+    def _on_training_start(self):
+        for step in self.auxiliary.steps.values():
+            remember = step._remember
+            step._remember = lambda metrics, remember=remember: (
+                self.seen.append(metrics["gate/cosine"].item()), remember(metrics),
+            )  # fmt: skip
+
+    def _on_step(self):
+        return True
+
+
+@pytest.mark.parametrize("name", ["A2C", "DQN", "SAC", "SAC-shared", "RecurrentPPO"])
+def test_the_gate_has_the_hosts_gradient_on_other_algorithms(name, recwarn):
     auxiliary = ContrastiveAuxiliary("temporal", gate="sign", batch_size=16, encoder="all")
-    model = HOSTS[name].make()
-    factors = []
-    model.learn(HOSTS[name].steps, callback=auxiliary)
-    for step in auxiliary.steps.values():
-        assert step.updates > 0
-        factors.append(step._metrics)
-    assert all("gate/factor" in names for names in factors)
+    look = Cosines(auxiliary)
+    HOSTS[name].make().learn(HOSTS[name].steps, callback=[auxiliary, look])
+    assert all(step.updates > 0 for step in auxiliary.steps.values())
+    assert sum(cosine != 0 for cosine in look.seen) > len(look.seen) / 2
+    assert not [one for one in recwarn if "a gradient of the host to compare" in str(one.message)]
+
+
+def test_a_gate_without_a_gradient_to_compare_with_says_so():
+    auxiliary = ContrastiveAuxiliary("temporal", gate="cosine", batch_size=16)
+    with pytest.warns(UserWarning, match=r"gate='cosine' must have a gradient of the host.*keeps it out"):
+        HOSTS["TRPO"].make().learn(HOSTS["TRPO"].steps, callback=auxiliary)
 
 
 # --- schedule ---------------------------------------------------------------------------------------------------------
@@ -299,6 +321,12 @@ def test_what_cannot_share_is_refused(objective, found):
 def test_padded_sequences_are_refused():
     model = RecurrentPPO("MlpLstmPolicy", make_vec_env("CartPole-v1", 2), n_steps=16, policy_kwargs=dict(ENCODER))
     with pytest.raises(ValueError, match=r"padded sequences .*: use mode='joint'"):
+        model.learn(32, callback=ContrastiveAuxiliary("curl", mode="shared"))
+
+
+def test_a_host_that_differentiates_its_constraint_is_refused():
+    model = TRPO("CnnPolicy", make_vec_env("contraux-tests/Ball-v0", 2), n_steps=16)
+    with pytest.raises(ValueError, match=r"got TRPO, which takes those of its constraint too: use mode='joint'"):
         model.learn(32, callback=ContrastiveAuxiliary("curl", mode="shared"))
 
 
