@@ -45,7 +45,7 @@ def numbers(seed, *shape):
 # --- the two probes ---------------------------------------------------------------------------------------------------
 
 
-def test_one_solve_of_several_classifiers_is_scikit_learns_of_each():
+def test_several_classifiers_are_scikit_learns_each():
     features = numbers(0, 300, 6).astype(float)
     scores = features @ numbers(1, 6, 5) + 0.5 * numbers(2, 300, 5)
     labels = np.stack([scores.argmax(1), (scores[:, 0] > 0).astype(int), scores[:, :3].argmax(1)], 1)
