@@ -1,13 +1,14 @@
 """`contraux compare`: the arms of an experiment over the same seeds. `core.comparison` does the runs, this reports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from ..core.comparison import Run, compare
+from ..core.comparison import Run, compare, read_controls
 from ..core.comparison.table import all_completed, results_of
 from ..core.files import write_json
 from . import job
@@ -23,17 +24,17 @@ def main(cfg: DictConfig) -> None:
         ValueError: a setting of the comparison breaks its rule, or a folder was made with other settings.
         SystemExit: with 1 when runs failed, 130 when the comparison was interrupted.
     """
-    compare(cfg, job.perform, write_report)
+    compare(cfg, job.perform, partial(write_report, controls=read_controls(cfg)))
 
 
-def write_report(folder: Path, name: str, runs: Sequence[Run]) -> bool:
+def write_report(folder: Path, name: str, runs: Sequence[Run], *, controls: Mapping[str, str]) -> bool:
     """Print what was found, save `table.md`, `results.json` and `curves.png`, and return whether all runs completed."""
     results = results_of(runs)
     console = Console(highlight=False)
     console.width = max(console.width, 110)  # a broken line is read more easily than a table cut off
-    show(results, console)
-    (folder / "table.md").write_text(as_markdown(name, results))
-    write_json(folder / "results.json", as_values(name, results))
+    show(results, console, controls)
+    (folder / "table.md").write_text(as_markdown(name, results, controls), encoding="utf-8")
+    write_json(folder / "results.json", as_values(name, results, controls))
     places = [folder / "table.md", folder / "results.json"]
     try:
         draw_curves(results, runs, name, folder / "curves.png")

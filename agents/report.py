@@ -8,6 +8,7 @@ environment knows one, and its cost.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ MEASURES = {
     "success": "final success, %",
     "cpu_seconds": "CPU-seconds",
 }
+NO_CONTROLS: Mapping[str, str] = MappingProxyType({})
 HEADER = ("measure", "arm", "runs", "mean ± sd", "IQM", "difference to base [95 %]", "seeds up")
 
 
@@ -78,8 +80,8 @@ def digits_of(results: Results, measure: str) -> int:
     return decimals(value for arm in results for value in values(results, arm, measure).values())
 
 
-def findings(results: Results) -> list[str]:
-    """Return what was found, whatever it is: each arm against base, and the last arm against those in between.
+def findings(results: Results, controls: Mapping[str, str] = NO_CONTROLS) -> list[str]:
+    """Return what was found, whatever it is: each arm against base and its control, the last against those in between.
 
     An arm that ended with the weights of base everywhere is said to be just that.
     """
@@ -97,6 +99,9 @@ def findings(results: Results) -> list[str]:
         same, pairs = identical_weights(results, between)
         if not inert and pairs and same < pairs and values(results, last, "cpu_seconds"):
             sentences.append(_finding(results, last, between))
+    for arm, control in controls.items():
+        if arm in results and control in others and (inert or arm != last):
+            sentences.append(_finding(results, arm, control))
     return sentences
 
 
@@ -111,12 +116,12 @@ def _finding(results: Results, arm: str, reference: str) -> str:
     return f"{arm} − {reference}: " + ("; ".join(parts) if parts else "nothing to compare, no seed completed in both")
 
 
-def as_markdown(name: str, results: Results) -> str:
+def as_markdown(name: str, results: Results, controls: Mapping[str, str] = NO_CONTROLS) -> str:
     """Return the table, the findings and the failures as a Markdown page."""
-    return page(name, HEADER, rows(results), [*findings(results), RULE], failures(results))
+    return page(name, HEADER, rows(results), [*findings(results, controls), RULE], failures(results))
 
 
-def as_values(name: str, results: Results) -> dict[str, Any]:
+def as_values(name: str, results: Results, controls: Mapping[str, str] = NO_CONTROLS) -> dict[str, Any]:
     """Return everything the table is made of as plain values, for `results.json`."""
     base = next(iter(results))
     arms: dict[str, Any] = {}
@@ -126,9 +131,10 @@ def as_values(name: str, results: Results) -> dict[str, Any]:
         for measure in measures(results):
             own = values(results, arm, measure)
             arms[arm][measure] = summary(own, paired(own, values(results, base, measure)) if arm != base else None)
-    return {"name": name, "base": base, "arms": arms, "findings": findings(results), "failures": failures(results)}
+    said = findings(results, controls)
+    return {"name": name, "base": base, "arms": arms, "findings": said, "failures": failures(results)}
 
 
-def show(results: Results, console: Console) -> None:
+def show(results: Results, console: Console, controls: Mapping[str, str] = NO_CONTROLS) -> None:
     """Print table, failures and findings."""
-    table.show(HEADER, rows(results), [*findings(results), RULE], failures(results), console)
+    table.show(HEADER, rows(results), [*findings(results, controls), RULE], failures(results), console)

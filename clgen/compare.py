@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ..core.comparison import Run, compare
+from ..core.comparison import Run, compare, read_controls
 from ..core.comparison.table import Results, all_completed, failures, results_of, show
 from ..core.files import write_json
 from .charts import Curve, draw_curves, draw_differences
@@ -34,12 +34,10 @@ def run(cfg: DictConfig, perform: Callable[[DictConfig], Any], read: ReadCurves 
         SystemExit: with 1 when runs failed, 130 when the comparison was interrupted.
     """
     settings: dict[str, Any] = OmegaConf.to_container(cfg.compare)  # type: ignore[assignment]
-    chosen, controls = settings["metrics"], settings["controls"]
+    chosen = settings["metrics"]
     if chosen is not None and not (isinstance(chosen, list) and all(isinstance(one, str) for one in chosen)):
         raise ValueError(f"compare.metrics must be a list of names or patterns, or null for all, got {chosen!r}")
-    if not isinstance(controls, dict):
-        raise ValueError(f"compare.controls must name for each arm its control, such as {{x: y}}, got {controls!r}")
-    compare(cfg, perform, partial(write_report, chosen=chosen, controls=controls, read=read))
+    compare(cfg, perform, partial(write_report, chosen=chosen, controls=read_controls(cfg), read=read))
 
 
 def write_report(

@@ -9,6 +9,6 @@ A host gives two functions, one that does a run and one that reports on all of t
 """
 
 from .launch import compare
-from .plan import Run
+from .plan import Run, read_controls
 
-__all__ = ["Run", "compare"]
+__all__ = ["Run", "compare", "read_controls"]

@@ -37,6 +37,18 @@ class Run(NamedTuple):
         return self.result().get("status") in ("completed", "failed")
 
 
+def read_controls(cfg: DictConfig) -> dict[str, str]:
+    """Return `compare.controls`: for an arm another one, with which it is compared beside the first.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    controls = cfg.compare.controls
+    if not isinstance(controls, DictConfig) or not all(isinstance(own, str) for own in controls.values()):
+        raise ValueError(f"compare.controls must name for each arm its control, such as {{x: y}}, got {controls!r}")
+    return cast(dict[str, str], OmegaConf.to_container(controls))
+
+
 def plan(cfg: DictConfig, overrides: Sequence[str], choices: Iterable[str] = ()) -> tuple[Path, list[Run]]:
     """Return the comparison's folder and its runs, seed by seed.
 

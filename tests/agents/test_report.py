@@ -71,6 +71,17 @@ def test_failed_runs_are_counted_and_named_never_dropped():
     assert as_values("x", RESULTS)["arms"]["auxiliary"]["planned"] == 6
 
 
+def test_an_arm_is_compared_with_its_control_too():
+    arms = {name: {seed: result(seed + add, f"{name}{seed}") for seed in range(1, 7)}
+            for name, add in (("base", 0), ("views", 1), ("both", 3), ("last", 4))}  # fmt: skip
+    said = findings(arms, {"both": "views", "last": "both", "gone": "views", "views": "base"})
+    assert [one.split(":")[0] for one in said] == [
+        "views − base", "both − base", "last − base", "last − views", "last − both", "both − views"
+    ]  # fmt: skip
+    assert "area +2.0 [2.0, 2.0], 6 of 6 seeds up: a gain" in said[-1]
+    assert "both − views" in as_markdown("x", arms, {"both": "views"})
+
+
 def test_weights_and_words():
     assert identical_weights(RESULTS, "weight_0") == (6, 6)
     assert identical_weights(RESULTS, "auxiliary") == (0, 5)
