@@ -87,7 +87,7 @@ def test_masks_hold_while_learning_and_evaluating(contraux_rl, tmp_path):
     run = only_run(tmp_path)
     assert all(float(row["return"]) < 12 for row in rows(run / "episodes.csv"))
     assert read(run)["evaluation"]["mean"] < 12
-    without = contraux_rl.run(*words, cwd=tmp_path)
+    without = contraux_rl.run(*words, "hydra.run.dir=without", cwd=tmp_path)
     assert without.returncode == 2 and "does not support action masking" in without.stderr
     done = contraux_rl.run(*words, "agent.learn.use_masking=false", "hydra.run.dir=plain", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
