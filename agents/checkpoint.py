@@ -88,12 +88,14 @@ def load_replay_buffer(buffer: Any, path: Path) -> None:
     """Fill a replay buffer of the same size and spaces with what :func:`save_replay_buffer` wrote."""
     arrays = _arrays(buffer)
     with safe_open(path, framework="np") as file:
-        frames = {name: file.get_tensor(name) for name in file.keys() if name.startswith(FRAMES)}
+        names = set(file.keys())
         if isinstance(buffer, FrameReplayBuffer):
+            frames = {name for name in names if name.startswith(FRAMES)}
             if not frames:
                 raise ValueError(f"{path} must hold the frames that observations are made of, and was saved without")
-            buffer.frames.restore(**{name.removeprefix(FRAMES): own for name, own in frames.items()})
-        for name in file.keys() - frames.keys():
+            buffer.frames.restore(**{name.removeprefix(FRAMES): file.get_tensor(name) for name in frames})
+            names -= frames
+        for name in names:
             saved = file.get_tensor(name)
             if name not in arrays or arrays[name].shape[1:] != saved.shape[1:] or len(arrays[name]) < len(saved):
                 raise ValueError(

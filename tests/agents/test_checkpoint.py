@@ -125,6 +125,13 @@ def test_a_buffer_of_frames_that_was_saved_without_them_is_refused(tmp_path):
         checkpoint.load_replay_buffer(playing(3), tmp_path / "b")
 
 
+def test_frames_are_refused_by_a_buffer_that_stores_stacks(tmp_path):
+    checkpoint.save_replay_buffer(playing(3), tmp_path / "b")
+    stacks = ReplayBuffer(20, spaces.Box(0, 255, (2, 6, 6), np.uint8), spaces.Discrete(2), n_envs=2, device="cpu")
+    with pytest.raises(ValueError, match=r"got frames/.* for a buffer without it"):
+        checkpoint.load_replay_buffer(stacks, tmp_path / "b")
+
+
 def draws():
     return torch.rand(3).tolist(), np.random.normal(size=3).tolist(), random.random(), random.gauss(0, 1)  # noqa: NPY002
 

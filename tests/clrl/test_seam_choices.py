@@ -160,10 +160,13 @@ def test_the_gate_has_the_hosts_gradient_on_other_algorithms(name, recwarn):
     assert not [one for one in recwarn if "a gradient of the host to compare" in str(one.message)]
 
 
-def test_a_gate_without_a_gradient_to_compare_with_says_so():
-    auxiliary = ContrastiveAuxiliary("temporal", gate="cosine", batch_size=16)
+@pytest.mark.parametrize("name", ["TRPO", "TD3-shared"])
+def test_a_gate_without_a_gradient_to_compare_with_says_so(name):
+    auxiliary = ContrastiveAuxiliary("temporal", gate="cosine", batch_size=16, encoder="all")
     with pytest.warns(UserWarning, match=r"gate='cosine' must have a gradient of the host.*keeps it out"):
-        HOSTS["TRPO"].make().learn(HOSTS["TRPO"].steps, callback=auxiliary)
+        HOSTS[name].make().learn(HOSTS[name].steps, callback=auxiliary)
+    for step in auxiliary.steps.values():
+        assert step.updates > 0 and "gate/factor" in step._metrics
 
 
 # --- schedule ---------------------------------------------------------------------------------------------------------
