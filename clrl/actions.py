@@ -62,7 +62,7 @@ class ActionCode:
             np.float32
         )
 
-    def encode(self, actions: np.ndarray, device: torch.device) -> Tensor:
+    def encode(self, actions: np.ndarray | Tensor, device: torch.device) -> Tensor:
         """`(N, ...)` stored actions -> `(N, A)` float32; choices count from 0, as Stable-Baselines3's do."""
         tensor = torch.as_tensor(actions, device=device).reshape(len(actions), -1)
         if self.choices:

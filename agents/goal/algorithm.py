@@ -31,8 +31,9 @@ class ContrastiveRL(OffPolicyAlgorithm):
         actor   1/N sum_i ( alpha log pi(a_i | s_i, g_i) - f(s_i, a_i, g_i) ),    a_i from pi
 
     (Eysenbach et al. 2022, https://arxiv.org/abs/2206.07568; Bortkiewicz et al. 2024,
-    https://arxiv.org/abs/2408.11052.) Rewards and target networks play no part. Actions are a Box, since the actor is
-    SAC's.
+    https://arxiv.org/abs/2408.11052.) Rewards and target networks play no part. Actions are a Box, with SAC's actor, or
+    Discrete: the actor then gives the chance of each choice, and its loss is the mean over all of them in the place of
+    one drawn (Christodoulou 2019, https://arxiv.org/abs/1910.07207).
 
     Deviations: goals are drawn from every stored transition, the latest of an unfinished episode included, where the
     papers store whole trajectories. One critic, as in the study, where the first authors' code can take the smaller of
@@ -56,7 +57,8 @@ class ContrastiveRL(OffPolicyAlgorithm):
             goal is one this episode reached later (Bortkiewicz et al.); 0.5 (the first authors' code) trains on goals
             that nobody has been seen to reach from here as well.
         ent_coef: alpha, a number, or `auto` to learn it, `auto_0.1` to begin at 0.1.
-        target_entropy: entropy that alpha is learned for, or `auto` for minus the number of action values.
+        target_entropy: entropy that alpha is learned for, or `auto`: minus the number of action values of a Box, half
+            the largest one, log(choices) / 2, of a Discrete space.
         stats_window_size: episodes the logged success and return are averaged over.
         tensorboard_log: folder, or None.
         policy_kwargs: see :class:`~contraux.agents.goal.policy.ContrastivePolicy`.
@@ -67,7 +69,7 @@ class ContrastiveRL(OffPolicyAlgorithm):
 
     Raises:
         ValueError: observations of another kind, or a value that breaks its rule.
-        AssertionError: actions that are not a Box, from Stable-Baselines3.
+        AssertionError: actions that are neither Box nor Discrete, from Stable-Baselines3.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiInputPolicy": ContrastivePolicy}
@@ -120,7 +122,7 @@ class ContrastiveRL(OffPolicyAlgorithm):
             support_multi_env=True,
             seed=seed,
             sde_support=False,
-            supported_action_spaces=(spaces.Box,),
+            supported_action_spaces=(spaces.Box, spaces.Discrete),
         )
         contrastive_loss(loss)  # says at once if there is none of that name
         self.loss = loss
@@ -134,11 +136,13 @@ class ContrastiveRL(OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         check_goal_space(self.observation_space)
+        if isinstance(self.action_space, spaces.Discrete) and self.action_space.start != 0:
+            raise ValueError(f"choices must count from 0, got {self.action_space}")
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 2:
             raise ValueError(f"batch_size must be a whole number >= 2, got {self.batch_size!r}")
         super()._setup_model()
         if self.target_entropy == "auto":
-            self.target_entropy = -float(np.prod(self.action_space.shape))  # type: ignore[arg-type]
+            self.target_entropy = usual_entropy(self.action_space)
         self.target_entropy = number("target_entropy", self.target_entropy)
         learned, initial = entropy_coefficient(self.ent_coef)
         if learned:
@@ -192,9 +196,9 @@ class ContrastiveRL(OffPolicyAlgorithm):
     def _train_actor(self, observations: dict[str, Tensor]) -> dict[str, Tensor]:
         goals = shuffled(observations[GOAL], round(self.random_goals * len(observations[GOAL])))
         observations = {**observations, GOAL: goals}
-        actions, log_prob = self.policy.actor.action_log_prob(observations)
+        log_prob, energy = self.policy.judge(observations)
         alpha = self._train_alpha(log_prob.detach())
-        loss = (alpha * log_prob - self.policy.critic(observations, actions)).mean()
+        loss = (alpha * log_prob - energy).mean()
         # Gradients of the actor alone: those of the critic's weights would be thrown away.
         weights = [weight for weight in self.policy.actor.parameters() if weight.requires_grad]
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
@@ -223,6 +227,13 @@ class ContrastiveRL(OffPolicyAlgorithm):
 def shuffled(goals: Tensor, count: int) -> Tensor:
     """Return `(N, ...)` goals of which each of the first `count` is that of the row before it, in a ring of those."""
     return torch.cat([goals[:count].roll(1, 0), goals[count:]])
+
+
+def usual_entropy(space: spaces.Space[Any]) -> float:
+    """Return the entropy, in nats, that alpha is learned for where none is given."""
+    if isinstance(space, spaces.Discrete):
+        return float(np.log(space.n)) / 2
+    return -float(np.prod(space.shape))  # type: ignore[arg-type]
 
 
 def entropy_coefficient(value: str | float) -> tuple[bool, float]:

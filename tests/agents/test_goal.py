@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from goal_envs import PointReach
+from goal_envs import LineReach, PointReach
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecNormalize
@@ -15,7 +15,7 @@ from contraux.agents.agent import make_agent
 from contraux.agents.checkpoint import load_checkpoint, save_checkpoint
 from contraux.agents.environments import make
 from contraux.agents.goal import ContrastiveRL
-from contraux.agents.goal.algorithm import check_goal_space, entropy_coefficient, shuffled
+from contraux.agents.goal.algorithm import check_goal_space, entropy_coefficient, shuffled, usual_entropy
 from contraux.agents.goal.energy import ENERGIES
 from contraux.agents.goal.losses import LOSSES
 from contraux.clrl import ContrastiveAuxiliary, vector_encoder
@@ -36,10 +36,11 @@ def copies(module):
     return {name: weight.detach().clone() for name, weight in module.named_parameters()}
 
 
+@pytest.mark.parametrize("environment", [PointReach, LineReach])
 @pytest.mark.parametrize("energy", ENERGIES)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_energy_and_loss_trains_both_encoders_and_the_actor(energy, loss):
-    model = agent(energy=energy, loss=loss).learn(40)
+def test_every_energy_and_loss_trains_both_encoders_and_the_actor(environment, energy, loss):
+    model = agent(make(environment, seed=0, n_envs=2), energy=energy, loss=loss).learn(40)
     critic, actor = copies(model.policy.critic), copies(model.policy.actor)
     model.train(1, 32)
     assert {"phi.0.weight", "psi.0.weight", "phi.2.bias"} <= changed(critic, model.policy.critic)
@@ -47,8 +48,9 @@ def test_every_energy_and_loss_trains_both_encoders_and_the_actor(energy, loss):
     assert changed(actor, model.policy.actor) == set(actor)
 
 
-def test_the_actor_step_leaves_the_critic_alone_and_the_critic_step_the_actor():
-    model = agent().learn(40)
+@pytest.mark.parametrize("environment", [PointReach, LineReach])
+def test_the_actor_step_leaves_the_critic_alone_and_the_critic_step_the_actor(environment):
+    model = agent(make(environment, seed=0, n_envs=2)).learn(40)
     batch = model.replay_buffer.sample_futures(32)
     critic, actor = copies(model.policy.critic), copies(model.policy.actor)
     model._train_actor(batch.observations)
@@ -110,16 +112,44 @@ def test_actor_gradient_and_alpha_by_hand(random_goals):
     assert model.log_ent_coef.item() == pytest.approx(np.log(0.2) - 3e-4, abs=1e-6)
 
 
+def test_actor_gradient_and_alpha_of_choices_by_hand():
+    """The mean over all three choices, each put to the critic by itself."""
+    model = agent(make(LineReach, seed=0, n_envs=2), random_goals=0.0, ent_coef="auto_0.2").learn(40)
+    assert model.target_entropy == pytest.approx(np.log(3) / 2)
+    batch = model.replay_buffer.sample_futures(16)
+    observations, critic, actor = batch.observations, model.policy.critic, model.policy.actor
+    assert set(batch.actions.unique().tolist()) == {0, 1, 2}
+    state = torch.cat([observations["achieved_goal"], observations["observation"]], 1)
+    chances = torch.softmax(actor.logits(torch.cat([observations[name] for name in sorted(observations)], 1)), 1)
+    loss = torch.zeros(16)
+    for choice in range(3):
+        code = torch.zeros(16, 3)
+        code[:, choice] = 1
+        phi = critic.phi(torch.cat([state, code], 1))
+        energy = -(phi - critic.psi(observations["desired_goal"])).square().sum(1).sqrt()
+        loss = loss + chances[:, choice] * (0.2 * chances[:, choice].log() - energy.detach())
+        stored = torch.full((16, 1), choice)
+        torch.testing.assert_close(critic(observations, stored), energy)
+    gradients = torch.autograd.grad(loss.mean(), list(actor.parameters()))
+    metrics = model._train_actor(observations)
+    assert metrics["actor_loss"].item() == pytest.approx(loss.mean().item(), rel=1e-5)
+    for weight, gradient in zip(actor.parameters(), gradients, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, atol=1e-6, rtol=1e-4)
+    assert np.log(3) / 2 < metrics["entropy"].item() <= np.log(3)  # above the target, so that alpha falls
+    assert model.log_ent_coef.item() == pytest.approx(np.log(0.2) - 3e-4, abs=1e-6)
+
+
 def test_goals_of_other_rows():
     goals = torch.arange(5).unsqueeze(1)
     assert shuffled(goals, 3).squeeze(1).tolist() == [2, 0, 1, 3, 4]
     assert shuffled(goals, 0).equal(goals) and shuffled(goals, 5).squeeze(1).tolist() == [4, 0, 1, 2, 3]
 
 
-def test_learning_tells_futures_apart_and_reaches_goals():
+@pytest.mark.parametrize("environment", [PointReach, LineReach])
+def test_learning_tells_futures_apart_and_reaches_goals(environment):
     """300 updates: the classifier of 64 goals, right in 1 of 64 by chance; then more goals reached than at random."""
     arguments = {"batch_size": 64, "learning_rate": 3e-3, "gamma": 0.8, "learning_starts": 200}
-    env, evaluation = make(PointReach, seed=0, n_envs=2), make(PointReach, seed=100, n_envs=10)
+    env, evaluation = make(environment, seed=0, n_envs=2), make(environment, seed=100, n_envs=10)
     model = agent(env, **arguments).learn(200)
     held_out = model.replay_buffer.sample_futures(64)
 
@@ -136,20 +166,22 @@ def test_learning_tells_futures_apart_and_reaches_goals():
             successes += [info["is_success"] for info in infos if "episode" in info]
         return np.mean(successes)
 
-    random = np.random.default_rng(0)
-    before, by_chance = accuracy(), reached(lambda _: random.uniform(-1, 1, (10, 2)))
+    evaluation.action_space.seed(0)
+    before, by_chance = accuracy(), reached(lambda _: np.stack([evaluation.action_space.sample() for _ in range(10)]))
     model.learn(600, reset_num_timesteps=False)
     assert before < 0.1 and accuracy() > 0.2
     assert reached(lambda observations: model.predict(observations, deterministic=True)[0]) > by_chance + 0.3
 
 
-def test_saved_and_loaded_it_acts_alike_and_learns_on(tmp_path):
-    model = agent(energy="bilinear", loss="binary", random_goals=0.25, temperature=0.3).learn(100)
+@pytest.mark.parametrize(("environment", "actions"), [(PointReach, (2, 2)), (LineReach, (2,))])
+def test_saved_and_loaded_it_acts_alike_and_learns_on(environment, actions, tmp_path):
+    env = make(environment, seed=0, n_envs=2)
+    model = agent(env, energy="bilinear", loss="binary", random_goals=0.25, temperature=0.3).learn(100)
     model.save(tmp_path / "model")
     observations = model.env.reset()
     loaded = ContrastiveRL.load(tmp_path / "model", env=model.env, device="cpu")
     for act in (model, loaded):
-        assert act.predict(observations, deterministic=True)[0].shape == (2, 2)
+        assert act.predict(observations, deterministic=True)[0].shape == actions
     np.testing.assert_array_equal(*(m.predict(observations, deterministic=True)[0] for m in (model, loaded)))
     assert (loaded.loss, loaded.random_goals, loaded.policy.critic.temperature) == ("binary", 0.25, 0.3)
     assert loaded.log_ent_coef.item() == model.log_ent_coef.item() != 0
@@ -202,9 +234,10 @@ def test_episodic_training_with_one_environment():
     assert model._n_updates == 40  # of the episodes that ended at 50, 60, 70, 80
 
 
-def test_an_auxiliary_trains_the_actors_encoder():
+@pytest.mark.parametrize("environment", [PointReach, LineReach])
+def test_an_auxiliary_trains_the_actors_encoder(environment):
     kwargs = {**SMALL["policy_kwargs"], **vector_encoder(hidden=[8], features_dim=8)}
-    model = agent(policy_kwargs=kwargs)
+    model = agent(make(environment, seed=0, n_envs=2), policy_kwargs=kwargs)
     auxiliary = ContrastiveAuxiliary("temporal", encoder="actor", batch_size=16)
     model.learn(100, callback=auxiliary)
     assert auxiliary.updates > 0
@@ -265,11 +298,18 @@ def test_environments_that_have_no_goals():
     with pytest.raises(ValueError, match=r"one shape, got \(2,\) and \(3,\)"):
         check_goal_space(space)
 
-    class Discrete(PointReach):
-        action_space = spaces.Discrete(2)
+    class Switches(PointReach):
+        action_space = spaces.MultiBinary(2)
 
     with pytest.raises(ValueError, match="ContrastiveRL: The algorithm only supports"):
-        make_agent(ContrastiveRL, make(Discrete, seed=0))
+        make_agent(ContrastiveRL, make(Switches, seed=0))
+    Switches.action_space = spaces.Discrete(2, start=1)
+    with pytest.raises(ValueError, match=r"choices must count from 0, got Discrete\(2, start=1\)"):
+        make_agent(ContrastiveRL, make(Switches, seed=0))
+
+
+def test_usual_entropies():
+    assert usual_entropy(spaces.Box(-1, 1, (2, 3))) == -6 and usual_entropy(spaces.Discrete(4)) == np.log(2)
 
 
 def test_entropy_coefficients():
@@ -298,6 +338,15 @@ def test_compared_with_hindsight_from_the_command_line(contraux_rl, tmp_path):
         with (run / "progress.csv").open(newline="") as file:
             assert float(list(csv.DictReader(file))[-1]["train/actor_loss"])
         assert np.load(run / "evaluations.npz")["successes"].shape == (3, 3)
+
+
+def test_bits_flipped_by_choices_against_hindsight_from_the_command_line(contraux_rl, tmp_path):
+    done = contraux_rl.run("compare", "experiment=bit_flipping", "env.kwargs.n_bits=5", "steps=400", "compare.seeds=1",
+                    "agent.learning_starts=100", "agent.batch_size=32", "evaluation.every=200", "evaluation.episodes=4",
+                    "hydra/launcher=basic", "threads=1", "tensorboard=false", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    arms = json.loads((tmp_path / "runs/compare/bit_flipping/results.json").read_text())["arms"]
+    assert {name: arm["success"]["runs"] for name, arm in arms.items()} == {"base": 1, "contrastive": 1}
 
 
 def test_a_robot_arm_reaches_from_the_command_line(contraux_rl, tmp_path):

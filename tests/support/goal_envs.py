@@ -51,3 +51,17 @@ class PointReach(gymnasium.Env):
             "achieved_goal": np.array([*self.position, *label], np.float32),
             "desired_goal": np.array(target, np.float32),
         }
+
+
+class LineReach(PointReach):
+    """The same with three choices: the point stays in place or moves left or right, and the goal differs in x alone."""
+
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.target[1] = self.position[1]
+        return self._observe(), {}
+
+    def step(self, action):
+        return super().step(((0.0, -1.0, 1.0)[int(action)], 0.0))
