@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## create .venv and install everything pinned in constraints.txt
 
 demo: $(STAMP) ## the paired comparison on noisy CartPole, then CURL on Boxing from pixels
-	$(BIN)/contraux compare experiment=noisy_cartpole
+	$(BIN)/contraux compare experiment=noisy_cartpole compare.seeds=10
 	$(BIN)/contraux rl experiment=boxing_curl
 	@echo; echo "What the comparison found:"; grep '^\* ' runs/compare/noisy_cartpole/table.md
 	@echo "table: runs/compare/noisy_cartpole/table.md   picture: runs/compare/noisy_cartpole/curves.png"
