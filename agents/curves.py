@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Okabe and Ito's colours, told apart with any colour vision; line styles tell curves apart that lie on each other.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
-STYLES = ("-", "--", ":", "-", "-.", "--", ":", "-.")
+from ..core.colours import line
 
 
 def band(curves_RA: np.ndarray, resamples: int = 2000) -> tuple[np.ndarray, np.ndarray]:
@@ -56,12 +54,12 @@ def draw(
         known = np.isfinite(curves_RA).any(0)
         if not known.any():
             continue
-        steps, colour = at[known], COLOURS[i % len(COLOURS)]
+        steps, drawn = at[known], line(i)
         low, high = band(curves_RA)
-        axes.fill_between(steps, low[known], high[known], color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(steps, low[known], high[known], color=drawn["color"], alpha=0.15, linewidth=0)
         mean = np.nanmean(curves_RA[:, known], axis=0)
         label = f"{arm} ({len(curves_RA)} runs)"
-        axes.plot(steps, mean, STYLES[i % len(STYLES)], color=colour, linewidth=2, label=label)
+        axes.plot(steps, mean, **drawn, linewidth=2, label=label)
     axes.set(title=title, xlabel="environment steps", ylabel=ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.colours import line
 from ..core.comparison.table import Results
 from .measures import compared, direction
 
-# Okabe and Ito's colours, told apart with any colour vision; line styles tell curves apart that lie on each other.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
-STYLES = ("-", "--", ":", "-", "-.", "--", ":", "-.")
 BETTER, WORSE, NEITHER = "#0072B2", "#D55E00", "#777777"
 
 
@@ -84,11 +82,11 @@ def draw_curves(curves: Mapping[str, Mapping[str, Sequence[Curve]]], name: str, 
     figure, axes = _figure(1, len(curves), (4.6 * len(curves), 3.8))
     for panel, (title, arms) in zip(axes, curves.items(), strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
-            colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+            drawn = line(i)
             for run in runs:
-                panel.plot(run.x, run.y, style, color=colour, linewidth=0.6, alpha=0.3)
+                panel.plot(run.x, run.y, **drawn, linewidth=0.6, alpha=0.3)
             mean = np.mean([run.y for run in runs], axis=0)
-            panel.plot(runs[0].x, mean, style, color=colour, linewidth=2, label=f"{arm} ({len(runs)} runs)")
+            panel.plot(runs[0].x, mean, **drawn, linewidth=2, label=f"{arm} ({len(runs)} runs)")
             panel.set(xlabel=runs[0].xlabel, yscale="log" if runs[0].log else "linear")
         panel.set_title(title, fontsize=10)
         panel.grid(alpha=0.25)

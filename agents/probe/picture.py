@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..curves import COLOURS
+from ...core.colours import COLOURS
 from .report import COMPARED, TITLES, Results, values
 
 HATCHES = ("", "///", "...")  # colours come again with another
