@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..core.gradient import auxiliary_gradients
 from ..core.pairs import Objective, Outcome
-from .gate import compare_gradients, gate_factor
+from .gate import gate_factor, gradient_cosine
 from .shared_pass import shared_pass
 from .sidecar import flatten_optimizer, unflatten_optimizer
 from .sources import Source
@@ -138,16 +138,15 @@ class AuxiliaryStep:
             self._warned = True
             warnings.warn(
                 f"gate={self.settings.gate!r} must have a gradient of the host to compare with, and this host steps "
-                "its optimizer without one on the encoder: 'sign' then lets the auxiliary in, the others keep it out",
+                "its optimizer without one on the encoder: 'sign' then lets the auxiliary in, 'cosine' keeps it out",
                 UserWarning,
                 stacklevel=2,
             )
-        host = [torch.zeros_like(own) if theirs is None else theirs for theirs, own in pairs]
-        compared = compare_gradients(host, [own for _, own in pairs])
-        factor = gate_factor(self.settings.gate, compared)
+        host = [torch.zeros_like(own) if found is None else found for found, own in pairs]
+        cosine = gradient_cosine(host, [own for _, own in pairs])
+        factor = gate_factor(self.settings.gate, cosine)
         scaled = [None if gradient is None else gradient * factor for gradient in gradients]
-        found = {"gate/cosine": compared.cosine, "gate/ratio": compared.ratio, "gate/factor": factor}
-        return scaled, Outcome(outcome.loss, {**outcome.metrics, **found})
+        return scaled, Outcome(outcome.loss, {**outcome.metrics, "gate/cosine": cosine, "gate/factor": factor})
 
     def _step(self, encoder_gradients: list[Tensor | None], head_gradients: list[Tensor | None], weight: float) -> None:
         """Step our own optimizer, leaving the host's gradients on the encoder as they are."""

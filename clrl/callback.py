@@ -54,10 +54,9 @@ class ContrastiveAuxiliary(BaseCallback):
         weight: of the auxiliary's gradient, finite, >= 0. In separate mode it scales the encoder's learning rate.
         mode: `joint`, `separate` or `shared`.
         schedule: `constant`, or `linear` or `cosine`: the weight falls to 0 at the end of `learn`.
-        gate: `none`; or, in joint mode, how the encoder's gradient is gated by the host's: `sign` lets it in where
-            their cosine is >= 0, `cosine` multiplies it by max(0, cosine) (Du et al. 2018, arXiv 1812.02224), `norm`
-            shortens it to the host's length where it is longer. Cosine, ratio of lengths and factor are among the
-            metrics.
+        gate: `none`; or, in joint mode, how the encoder's gradient is gated by its cosine with the host's (Du et al.
+            2018, arXiv 1812.02224): `sign` lets it in where that is >= 0, `cosine` multiplies it by max(0, cosine).
+            Cosine and factor are among the metrics.
         encoder: `critic`, `actor` or `all`: whose encoder; one that both share has both roles.
         every: take part in every n-th step of the host's optimizer, an integer >= 1.
         batch_size: windows per update; None takes the model's own batch size, or 256 where it has none.
