@@ -154,6 +154,7 @@ class CategoricalActor(BasePolicy):
             features_extractor=features_extractor,
             normalize_images=normalize_images,
         )
+        self.net_arch, self.features_dim, self.activation_fn = net_arch, features_dim, activation_fn
         self.logits = nn.Sequential(*create_mlp(features_dim, int(action_space.n), net_arch, activation_fn))
 
     def log_chances(self, observations: PyTorchObs) -> Tensor:
@@ -167,6 +168,15 @@ class CategoricalActor(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            "net_arch": self.net_arch,
+            "features_extractor": self.features_extractor,
+            "features_dim": self.features_dim,
+            "activation_fn": self.activation_fn,
+        }
 
 
 class ContrastivePolicy(BasePolicy):
@@ -264,7 +274,7 @@ class ContrastivePolicy(BasePolicy):
 
         Of a Box: of one action drawn for each observation, by reparametrisation. Of a Discrete space: what both are on
         average over the choices, which leaves nothing to chance and needs no gradient through the critic (Christodoulou
-        2019, https://arxiv.org/abs/1910.07207, eq. 8 and 12).
+        2019, https://arxiv.org/abs/1910.07207, eq. 12).
         """
         if isinstance(self.actor, Actor):
             actions, log_chance = self.actor.action_log_prob(observations)

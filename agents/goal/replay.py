@@ -22,7 +22,7 @@ class FutureSamples(NamedTuple):
     Attributes:
         observations: of the transitions, each `(N, ...)`; `desired_goal` is the future achieved goal, not the one that
             was asked for.
-        actions: `(N, A)`, scaled to [-1, 1].
+        actions: `(N, A)`, scaled to [-1, 1], of a Box; `(N, 1)` choices of a Discrete space.
     """
 
     observations: dict[str, Tensor]

@@ -18,6 +18,7 @@ from contraux.agents.goal import ContrastiveRL
 from contraux.agents.goal.algorithm import check_goal_space, entropy_coefficient, shuffled, usual_entropy
 from contraux.agents.goal.energy import ENERGIES
 from contraux.agents.goal.losses import LOSSES
+from contraux.agents.goal.policy import CategoricalActor
 from contraux.clrl import ContrastiveAuxiliary, vector_encoder
 
 SMALL = {"policy_kwargs": {"net_arch": [32], "repr_dim": 8}, "batch_size": 32, "learning_starts": 40, "device": "cpu"}
@@ -194,6 +195,14 @@ def test_saved_and_loaded_it_acts_alike_and_learns_on(environment, actions, tmp_
     alone = ContrastiveRL.load(tmp_path / "model", device="cpu")
     np.testing.assert_array_equal(alone.predict(observations, deterministic=True)[0],
                                   model.predict(observations, deterministic=True)[0])  # fmt: skip
+
+
+def test_an_actor_of_choices_is_saved_and_loaded_by_itself(tmp_path):
+    model = agent(make(LineReach, seed=0, n_envs=2))
+    model.policy.actor.save(tmp_path / "actor")
+    loaded, observations = CategoricalActor.load(tmp_path / "actor", device="cpu"), model.env.reset()
+    np.testing.assert_array_equal(*(actor.predict(observations, deterministic=True)[0]
+                                    for actor in (model.policy.actor, loaded)))  # fmt: skip
 
 
 def test_a_checkpoint_goes_on_with_its_buffer_and_without_the_broken_episodes(tmp_path):
