@@ -37,8 +37,8 @@ class ContrastiveRL(OffPolicyAlgorithm):
 
     Deviations: goals are drawn from every stored transition, the latest of an unfinished episode included, where the
     papers store whole trajectories. One critic, as in the study, where the first authors' code can take the smaller of
-    two. A terminal state is no absorbing one: futures end with the episode, however it ended. The usual target entropy of
-    choices is ours.
+    two. A terminal state is no absorbing one: futures end with the episode, however it ended. The usual target entropy
+    of choices is ours.
 
     Args:
         policy: `MultiInputPolicy`, or a class with `actor` and `critic` like :class:`ContrastivePolicy`.
