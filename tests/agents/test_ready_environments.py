@@ -38,14 +38,8 @@ READY = {  # name: shape of an observation, number of discrete actions or shape 
     "pendulum_pixels": (IMAGE, (1,)),
     "pixels": (IMAGE, 2),
 }
-OTHERS = {
-    "atari",
-    "bit_flipping",
-    "fetch_reach",
-    "gym",
-    "minigrid",
-    "point_maze",
-}  # need an id, or have tests of their own
+# Need an id, or have tests of their own.
+OTHERS = {"atari", "bit_flipping", "fetch_reach", "gym", "minigrid", "point_maze"}
 
 
 def from_config(name, *overrides):
